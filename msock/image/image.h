@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * image.h - capture a process and bring it up elsewhere.
+ *
+ * Source side: freestanding code that runs on the agent, a raw-cloned thread
+ * of the member that shares its memory but owns no TLS: raw system calls only,
+ * no libc call that locks, allocates, or sets errno.  Target side: msrestore,
+ * a freestanding program at an odd fixed address; image_spawn starts it.
+ *
+ * Order and reasons: doc/restore.md.  Format of the image: image_format.h.
+ */
+#ifndef MSOCK_IMAGE_IMAGE_H
+#define MSOCK_IMAGE_IMAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+enum { IMAGE_WHY = 256 }; /* bytes of a reason, with its NUL */
+
+/* What the library tells the capture about itself.  All pointers are borrowed for the call. */
+struct image_source {
+	int sock;              /* connection to the restorer, blocking */
+	uint64_t hash_key;     /* for the sum of page hashes */
+	uint64_t m;
+	const int *own_fds;    /* descriptors that the library makes again by itself: left out */
+	size_t own_count;
+	int control_fd;        /* the restorer puts its own control socket under this number */
+	int listener_fd;       /* ... and a new listener of the member's data port under this; -1 if none */
+	struct { uint64_t dev, ino; } channel[4]; /* pipes and socket of stdin, stdout, stderr, PMI; 0 0: none */
+	void (*resume)(const void *msg, size_t bytes); /* called once at the target, MS_D_RESUME's bytes, in the main
+	                                                  thread, its FS set, all signals blocked, before any thread goes on */
+	const char *fault;     /* name of a fault point or "" */
+};
+
+struct image_stats {
+	uint64_t bytes;        /* sent */
+	uint64_t sum;          /* of the page hashes */
+	uint64_t freeze_start_ns; /* CLOCK_MONOTONIC of the member */
+	uint32_t rounds;
+};
+
+/*
+ * The freeze.  The library's kick handler calls image_park(uc) with the third
+ * argument of the handler, all signals blocked, holding no lock; it returns only
+ * if the freeze is given up (image_thaw).  image_freeze kicks every thread of
+ * the process but the caller with `signal` until all are parked; `again(arg)`
+ * is called while it waits and may say -1 to give up.
+ */
+void image_park(void *ucontext);
+bool image_freezing(void);                 /* true from image_freeze until image_thaw: the handler must park */
+int image_freeze(int signal, int agent_tid, uint64_t timeout_ns, char why[IMAGE_WHY]);
+void image_thaw(void);
+
+/* Ask whether the process could be captured now: 0, or -1 and the culprit in `why`. Runs unfrozen. */
+int image_check(const struct image_source *src, char why[IMAGE_WHY]);
+
+/* Before the freeze: send the memory layout and what may be sent early. 0 or -1. */
+int image_send_early(const struct image_source *src, char why[IMAGE_WHY]);
+
+/* After image_freeze: send the rest and the sum. 0 or -1; nothing of the process is changed by either. */
+int image_send(const struct image_source *src, struct image_stats *stats, char why[IMAGE_WHY]);
+
+/* At the target, in resume(): ns that no thread ran, by the member's own clock. */
+uint64_t image_frozen_ns(void);
+
+/*
+ * Target's msdaemon (ordinary libc code, image_spawn.c).  Starts msrestore in
+ * its namespaces with the given control socket (the member's end of a
+ * SEQPACKET pair, first packet MS_D_RESTORE already queued or to come), as pid
+ * `tid` of a new pid namespace. *pid is the outer pid, a child of the caller;
+ * *alive_fd: the member's init lives until this is closed; *init_pid is to be
+ * reaped after that.  Returns 0, or -1 with the reason.
+ */
+struct image_place { int mode; char says[128]; }; /* what image_probe found; says: for msrank-ps */
+enum image_mode { IMAGE_MODE_FULL, IMAGE_MODE_NO_TIME, IMAGE_MODE_NO_PROC, IMAGE_MODE_PLAIN };
+int image_probe(const char *msrestore_path, struct image_place *place);
+int image_spawn(const struct image_place *place, const char *msrestore_path, int control_fd, pid_t tid,
+                pid_t *pid, pid_t *init_pid, int *alive_fd, char why[IMAGE_WHY]);
+
+#endif

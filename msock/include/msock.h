@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * msock.h - sockets whose process may move to another host while they talk.
+ *
+ * A virtual socket is named by a small integer that is also a kernel
+ * descriptor of the process; the number stays the same for the socket's life,
+ * whatever host the process is on.  Addresses are IPv4 and virtual: they
+ * belong to the process and move with it.  A process that was not started by
+ * an msdaemon (MSOCK_FD is not set) works alone: its addresses are real ones
+ * and it cannot move.
+ *
+ * Errors: every function returns -1 and sets errno, unless it says otherwise.
+ * All calls are non-blocking, except msock_init, msock_finalize and
+ * msock_wait.  All may be called from any thread; none from a signal handler.
+ * The caller keeps ownership of every buffer; none is used after the return.
+ */
+#ifndef MSOCK_H
+#define MSOCK_H
+
+#include <netinet/in.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+	MSOCK_READ = 1,  /* bytes, an end of file or a connection can be taken */
+	MSOCK_WRITE = 2, /* bytes can be written; a connect has come to its end */
+};
+
+struct msock_event {
+	int sd;          /* the virtual socket; -1 for a msock_wakeup */
+	unsigned events; /* of MSOCK_READ and MSOCK_WRITE */
+	void *user;      /* what msock_want was given */
+};
+
+/* Join the job.  Counted: each call wants its msock_finalize. */
+int msock_init(void);
+int msock_finalize(void);
+
+/* The virtual address of this process, host byte order in no field. */
+int msock_self(struct in_addr *addr);
+
+/* Name of the host that the process is on now, NUL-terminated; changes with a move. */
+int msock_hostname(char *name, size_t size);
+
+/* Listen on a free port of the process's virtual address, given in *addr. */
+int msock_listen(int backlog, struct sockaddr_in *addr);
+
+/*
+ * Start connecting; the socket becomes writable when that has come to its
+ * end, and msock_error tells how.  One connect is seen by the caller however
+ * often the library had to try while the other side was moving.
+ */
+int msock_connect(const struct sockaddr_in *to);
+
+/* Take a connection; EAGAIN if there is none. *from may be NULL. */
+int msock_accept(int listener, struct sockaddr_in *from);
+
+/* 0, or the errno value of the connect or of the stream's end. Does not set errno. */
+int msock_error(int sd);
+
+/* Bytes moved, 0 at end of file; EAGAIN if it would wait. */
+ssize_t msock_readv(int sd, const struct iovec *iov, int count);
+ssize_t msock_writev(int sd, const struct iovec *iov, int count);
+
+/* End of file for the peer, after all that was written. */
+int msock_shutdown(int sd);
+
+/* What was written still reaches the peer. The number may be reused at once. */
+int msock_close(int sd);
+
+/* Say which events msock_wait shall report for sd; replaces what was said before. Level triggered. */
+int msock_want(int sd, unsigned events, void *user);
+
+/*
+ * Wait until an event is there, at most timeout_ms (-1: for ever, 0: look
+ * only).  Returns the number of events stored, 0 at the end of the time.
+ * EINTR only for signals that are the application's.
+ */
+int msock_wait(struct msock_event *events, int max, int timeout_ms);
+
+/* Make a msock_wait that sleeps in another thread, or the next one, return an event with sd -1. */
+void msock_wakeup(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
