@@ -43,10 +43,10 @@ struct image_stats {
 
 /*
  * The freeze.  The library's kick handler calls image_park(uc) with the third
- * argument of the handler, all signals blocked, holding no lock; it returns only
- * if the freeze is given up (image_thaw).  image_freeze kicks every thread of
- * the process but the caller with `signal` until all are parked; `again(arg)`
- * is called while it waits and may say -1 to give up.
+ * argument of the handler, all signals blocked, holding no lock; it returns when
+ * the thread may go on, be it here (image_thaw) or at the target, and the handler
+ * then returns too.  At the target resume() has run before.  image_freeze kicks every thread of
+ * the process but the caller with `signal` until all are parked, or time is over.
  */
 void image_park(void *ucontext);
 bool image_freezing(void);                 /* true from image_freeze until image_thaw: the handler must park */

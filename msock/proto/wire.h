@@ -53,8 +53,9 @@ enum ms_ctl_type {
 	MS_D_PLACE,        /* u32 request, u8 status (enum ms_place), u32 member, ip real, u16 data port, u64 m, cookie */
 	MS_M_RELAY,        /* u32 to member, bytes: a relink message; the daemons bring it to the member, wherever it is */
 	MS_D_RELAY,        /* u32 from member, bytes */
-	MS_D_MOVE,         /* u64 m, u8 via, u32 drain ms, u32 timeout ms, u64 hash key, str fault; one descriptor: the
-	                      image connection, at its other end is the restorer */
+	MS_D_MOVE,         /* u64 m, u8 via, u32 drain ms, u32 timeout ms, u64 hash key, str fault,
+	                      MS_CHANNELS x { u64 st_dev, u64 st_ino } as in WELCOME, of the ends that it has now; one
+	                      descriptor: the image connection, at its other end is the restorer */
 	MS_M_FROZEN,       /* u64 m, u32 streams drained, u32 streams mirrored: no thread runs any more */
 	MS_M_MIRROR,       /* u64 m, u16 n, n x { u64 S, u32 leg, u8 fin_sent, u8 at_end, u64 taken }; n descriptors.
 	                      taken: the stream offset of the leg's next byte. Several packets if n > MS_FDS_MAX; one with n = 0 ends the list */

@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: MIT */
+#include "client.h"
+
+#include <dirent.h>
+#include <endian.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "proto/helpers.h"
+#include "proto/link.h"
+#include "proto/wire.h"
+
+struct client {
+	int fd;
+	char job[128];
+};
+
+static int dial(const char *dir, const char *job)
+{
+	struct sockaddr_un to = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if ((size_t)snprintf(to.sun_path, sizeof(to.sun_path), "%s/%s/coord.sock", dir, job) < sizeof(to.sun_path) &&
+	    fd >= 0 && !connect(fd, (struct sockaddr *)&to, sizeof(to)))
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	return -1;
+}
+
+/* Look through the user's jobs for the one that is meant; directories that nobody serves are of jobs that have ended. */
+static int search(struct client *c, const char *dir, const char *job, char *why, size_t size)
+{
+	DIR *list = opendir(dir);
+	struct dirent *e;
+	int live = 0;
+
+	while (list && (e = readdir(list))) {
+		int fd;
+
+		if (e->d_name[0] == '.' || (job && strcmp(job, e->d_name)))
+			continue;
+		fd = dial(dir, e->d_name);
+		if (fd < 0)
+			continue;
+		live++;
+		if (c->fd >= 0)
+			close(c->fd);
+		c->fd = fd;
+		snprintf(c->job, sizeof(c->job), "%.127s", e->d_name);
+	}
+	if (list)
+		closedir(list);
+	if (live == 1)
+		return 0;
+	if (live > 1)
+		snprintf(why, size, "several jobs of yours are running: name one with --job (see %s)", dir);
+	else if (job)
+		snprintf(why, size, "there is no job %s: it has ended, or MSOCK_RUNDIR is another one than mpiexec had", job);
+	else
+		snprintf(why, size, "no job of yours is running (looked in %s)", dir);
+	return -1;
+}
+
+struct client *client_open(const char *job, char *why, size_t size)
+{
+	struct client *c = calloc(1, sizeof(*c));
+	Ms__Hello hello = MS__HELLO__INIT;
+	char dir[2048];
+
+	if (!c)
+		return NULL;
+	c->fd = -1;
+	helpers_rundir(dir, sizeof(dir));
+	hello.role = "tool";
+	hello.version = MS_WIRE_VERSION;
+	if (search(c, dir, job, why, size)) {
+		client_close(c);
+		return NULL;
+	}
+	if (client_send(c, LINK_MSG(HELLO, hello, &hello))) {
+		snprintf(why, size, "job %s has ended", c->job);
+		client_close(c);
+		return NULL;
+	}
+	return c;
+}
+
+void client_close(struct client *c)
+{
+	if (c && c->fd >= 0)
+		close(c->fd);
+	free(c);
+}
+
+const char *client_job(const struct client *c)
+{
+	return c->job;
+}
+
+int client_send(struct client *c, const Ms__Msg *msg)
+{
+	size_t size = ms__msg__get_packed_size(msg);
+	uint8_t *frame = malloc(size + 4);
+	uint32_t head = htole32((uint32_t)size);
+	ssize_t n;
+
+	if (!frame)
+		return -1;
+	memcpy(frame, &head, sizeof(head));
+	ms__msg__pack(msg, frame + sizeof(head));
+	n = send(c->fd, frame, size + sizeof(head), MSG_NOSIGNAL);
+	free(frame);
+	return n == (ssize_t)(size + sizeof(head)) ? 0 : -1;
+}
+
+static long now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+static int read_all(struct client *c, void *dst, size_t size, long end_ms)
+{
+	struct pollfd p = {.fd = c->fd, .events = POLLIN};
+	size_t done = 0;
+
+	while (done < size) {
+		long left = end_ms - now_ms();
+		ssize_t n;
+
+		if (left < 0 || poll(&p, 1, (int)left) <= 0)
+			return -1;
+		n = read(c->fd, (char *)dst + done, size - done);
+		if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN))
+			return -1;
+		done += n > 0 ? (size_t)n : 0;
+	}
+	return 0;
+}
+
+Ms__Msg *client_receive(struct client *c, int timeout_ms)
+{
+	long end = now_ms() + timeout_ms;
+	Ms__Msg *msg = NULL;
+	uint8_t *frame;
+	uint32_t head;
+
+	if (read_all(c, &head, sizeof(head), end) || le32toh(head) > LINK_FRAME_MAX)
+		return NULL;
+	head = le32toh(head);
+	frame = malloc(head + 1);
+	if (frame && !read_all(c, frame, head, end))
+		msg = ms__msg__unpack(NULL, head, frame);
+	free(frame);
+	return msg;
+}

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: MIT */
+/* coord.h - what the parts of the coordinator share: one job, its hosts, ranks and moves. */
+#ifndef LAUNCHER_COORD_H
+#define LAUNCHER_COORD_H
+
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "proto/link.h"
+#include "proto/seal.h"
+#include "proto/wire.h"
+
+TAILQ_HEAD(host_list, host);
+TAILQ_HEAD(rank_list, rank);
+LIST_HEAD(move_list, move);
+LIST_HEAD(census_list, census);
+
+struct coord {
+	struct event_base *base;
+	char job[80];
+	char *launcher_exec;
+	char **launch_args;
+	size_t launch_count;
+	char *iface;
+	uint16_t port_low, port_high;
+	uint8_t secret[SEAL_SECRET];
+	char dir[4096];
+	int dir_records;        /* records.jsonl */
+	uint32_t ip;            /* as hosts are told; 127.0.0.1 if all are local */
+	uint32_t listen_ip;
+	uint16_t port;
+	struct host_list hosts;
+	pid_t master_pid;
+	int master_stdin;
+	struct link *master;    /* NULL: not up */
+	uint32_t master_ip;
+	uint16_t master_port;
+	struct rank_list ranks; /* by order of arrival */
+	uint32_t addresses;     /* virtual addresses given out */
+	struct move_list moves;
+	struct census_list censuses;
+	uint64_t requests;      /* numbers of pings and censuses */
+	bool ready, ending;
+};
+
+/* Kill and clean everything, and end. Does not return. */
+void coord_end(struct coord *c, int code) __attribute__((noreturn));
+/* Before `ready`: one line to mpiexec, then coord_end. */
+void coord_fail(struct coord *c, const char *format, ...) __attribute__((format(printf, 2, 3), noreturn));
+/* Called whenever something that start-up waits for has come. */
+void coord_check_ready(struct coord *c);
+
+#endif

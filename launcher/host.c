@@ -1,0 +1,392 @@
+/* SPDX-License-Identifier: MIT */
+#include "host.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "move.h"
+#include "proto/helpers.h"
+#include "proto/log.h"
+#include "proto/net.h"
+#include "rank.h"
+#include "tool.h"
+
+static const char *const passed_env[] = {"MSOCK_HELPERDIR", "MSOCK_LIBDIR", "MSOCK_DEBUG", "MSOCK_FAULT"};
+
+enum { HOST_GRACE_S = 1 };
+
+struct guest { /* has called on TCP and not yet said who it is */
+	struct coord *c;
+};
+
+void host_add(struct coord *c, const char *name)
+{
+	struct host *h = host_find(c, name) ? NULL : calloc(1, sizeof(*h));
+
+	if (!h)
+		return;
+	h->c = c;
+	h->name = strdup(name);
+	h->says = strdup("");
+	h->stdin_fd = -1;
+	TAILQ_INSERT_TAIL(&c->hosts, h, entry);
+}
+
+struct host *host_find(struct coord *c, const char *name)
+{
+	struct host *h;
+
+	TAILQ_FOREACH(h, &c->hosts, entry)
+		if (!strcmp(h->name, name))
+			return h;
+	return NULL;
+}
+
+void host_resolve_all(struct coord *c)
+{
+	struct host *h, *remote = NULL;
+
+	TAILQ_FOREACH(h, &c->hosts, entry) {
+		if (!net_resolve(h->name, &h->ip))
+			coord_fail(c, "host %s: unknown name", h->name);
+		h->local = net_is_own(h->ip);
+		if (h->ip >> 24 != 127)
+			remote = h;
+	}
+	c->ip = c->listen_ip = 0x7f000001;
+	if (!remote)
+		return;
+	c->ip = c->iface ? net_interface(c->iface) : net_towards(remote->ip);
+	c->listen_ip = 0;
+	if (!c->ip)
+		coord_fail(c, "no address of this machine can be reached from %s", remote->name);
+	/* This machine under a loopback name among others: its outward address, which they can reach. */
+	TAILQ_FOREACH(h, &c->hosts, entry)
+		if (h->ip >> 24 == 127)
+			h->ip = c->ip;
+}
+
+/* What a daemon or master reads first on its stdin. */
+static void tell_start(struct coord *c, int fd, uint32_t ip)
+{
+	char hex[2 * SEAL_SECRET + 1], own[NET_IP_TEXT], its[NET_IP_TEXT];
+	FILE *f = fdopen(dup(fd), "w");
+
+	if (!f)
+		return;
+	sodium_bin2hex(hex, sizeof(hex), c->secret, sizeof(c->secret));
+	fprintf(f, "secret %s\ncoordinator %s %u\nip %s\n", hex, net_text(c->ip, own), (unsigned)c->port, net_text(ip, its));
+	for (size_t i = 0; i < sizeof(passed_env) / sizeof(*passed_env); i++)
+		if (getenv(passed_env[i]))
+			fprintf(f, "env %s=%s\n", passed_env[i], getenv(passed_env[i]));
+	fprintf(f, "end\n");
+	fclose(f);
+	sodium_memzero(hex, sizeof(hex));
+}
+
+static pid_t start(struct coord *c, char *const argv[], int *stdin_fd)
+{
+	int pair[2];
+	pid_t pid;
+
+	if (pipe2(pair, O_CLOEXEC))
+		return -1;
+	pid = fork();
+	if (pid == 0) {
+		sigset_t none;
+
+		sigemptyset(&none);
+		sigprocmask(SIG_SETMASK, &none, NULL);
+		signal(SIGPIPE, SIG_DFL);
+		dup2(pair[0], STDIN_FILENO);
+		dup2(STDERR_FILENO, STDOUT_FILENO); /* stdout is our answer to mpiexec */
+		close_range(3, ~0u, 0);
+		execvp(argv[0], argv);
+		log_die("cannot run %s: %s", argv[0], strerror(errno));
+	}
+	close(pair[0]);
+	if (pid < 0)
+		close(pair[1]);
+	else
+		*stdin_fd = pair[1];
+	return pid;
+}
+
+static void start_host(struct coord *c, struct host *h, char *path)
+{
+	char **argv = calloc(c->launch_count + 8, sizeof(*argv));
+	size_t n = 0;
+
+	if (!argv)
+		log_die("out of memory");
+	if (!h->local) {
+		argv[n++] = c->launcher_exec;
+		for (size_t i = 0; i < c->launch_count; i++)
+			argv[n++] = c->launch_args[i];
+		argv[n++] = h->name;
+	}
+	argv[n++] = path;
+	argv[n++] = "--host";
+	argv[n++] = h->name;
+	h->pid = start(c, argv, &h->stdin_fd);
+	free(argv);
+	if (h->pid < 0)
+		coord_fail(c, "cannot start a process for %s: %s", h->name, strerror(errno));
+	tell_start(c, h->stdin_fd, h->ip);
+}
+
+void host_start_all(struct coord *c)
+{
+	char path[4096], master[4096];
+	char *argv[] = {master, NULL};
+	struct host *h;
+
+	if (!helpers_find("msdaemon", path, sizeof(path)) || !helpers_find("msmaster", master, sizeof(master)))
+		coord_fail(c, "msdaemon or msmaster is missing: set MSOCK_HELPERDIR to where they lie");
+	c->master_pid = start(c, argv, &c->master_stdin);
+	if (c->master_pid < 0)
+		coord_fail(c, "cannot start msmaster: %s", strerror(errno));
+	tell_start(c, c->master_stdin, c->listen_ip);
+	TAILQ_FOREACH(h, &c->hosts, entry)
+		start_host(c, h, path);
+}
+
+static void daemon_message(struct link *l, const Ms__Msg *msg, void *user)
+{
+	struct host *h = user;
+
+	switch (msg->body_case) {
+	case MS__MSG__BODY_SPAWNED:
+	case MS__MSG__BODY_JOINED:
+	case MS__MSG__BODY_DATA:
+	case MS__MSG__BODY_ACK:
+	case MS__MSG__BODY_EXIT:
+		rank_from_daemon(h, msg);
+		break;
+	case MS__MSG__BODY_WHERE:
+		rank_where(h, msg->where);
+		break;
+	case MS__MSG__BODY_WANT_COMMIT:
+		move_want_commit(h, msg->want_commit);
+		break;
+	case MS__MSG__BODY_WANT_ABORT:
+		move_want_abort(h, msg->want_abort);
+		break;
+	case MS__MSG__BODY_PROGRESS:
+		move_progress(h->c, msg->progress);
+		break;
+	case MS__MSG__BODY_PING:
+		move_pong(h, msg->ping->request);
+		break;
+	case MS__MSG__BODY_STATS:
+		tool_stats(h, msg->stats);
+		break;
+	default:
+		log_say(LOG_WARN, "unexpected message %d from %s", msg->body_case, h->name);
+	}
+}
+
+static void host_lost(struct host *h, const char *why)
+{
+	if (h->lost || h->c->ending)
+		return;
+	h->lost = true;
+	if (!h->c->ready)
+		coord_fail(h->c, "host %s: %s", h->name, why);
+	log_say(LOG_INFO, "host %s is lost: %s", h->name, why);
+	move_host_lost(h, why);
+	rank_host_lost(h, why);
+	tool_host_lost(h);
+}
+
+static void daemon_down(struct link *l, const char *why, void *user)
+{
+	struct host *h = user;
+
+	h->link = NULL;
+	link_destroy(l);
+	host_lost(h, why);
+}
+
+static const struct link_ops daemon_ops = {.on_message = daemon_message, .on_down = daemon_down};
+
+static void master_message(struct link *l, const Ms__Msg *msg, void *user)
+{
+	if (msg->body_case == MS__MSG__BODY_LOOKUP)
+		rank_lookup(user, msg->lookup);
+	else if (msg->body_case == MS__MSG__BODY_SERVING)
+		rank_serving(user, msg->serving);
+	else
+		log_say(LOG_WARN, "unexpected message %d from the address server", msg->body_case);
+}
+
+static void master_down(struct link *l, const char *why, void *user)
+{
+	struct coord *c = user;
+
+	link_destroy(l);
+	c->master = NULL;
+	if (!c->ready)
+		coord_fail(c, "the address server ended: %s", why);
+	if (!c->ending)
+		log_say(LOG_ERROR, "the address server is lost: %s", why);
+}
+
+static const struct link_ops master_ops = {.on_message = master_message, .on_down = master_down};
+
+static void guest_message(struct link *l, const Ms__Msg *msg, void *user)
+{
+	struct guest *g = user;
+	struct coord *c = g->c;
+	const Ms__Hello *hello = msg->hello;
+	struct host *h;
+
+	if (msg->body_case != MS__MSG__BODY_HELLO || hello->version != MS_WIRE_VERSION)
+		goto refuse;
+	if (!strcmp(hello->role, "master") && !c->master) {
+		c->master = l;
+		c->master_ip = c->ip;
+		c->master_port = (uint16_t)hello->port;
+		link_set_user(l, &master_ops, c);
+	} else if (!strcmp(hello->role, "daemon") && (h = host_find(c, hello->host)) && !h->link && !h->lost) {
+		h->link = l;
+		h->mesh_port = (uint16_t)hello->port;
+		free(h->says);
+		h->says = strdup(hello->says);
+		link_set_user(l, &daemon_ops, h);
+	} else {
+		goto refuse;
+	}
+	free(g);
+	coord_check_ready(c);
+	return;
+refuse:
+	log_say(LOG_WARN, "a caller of unknown kind or other version was turned away");
+	link_destroy(l);
+	free(g);
+}
+
+static void guest_down(struct link *l, const char *why, void *user)
+{
+	log_say(LOG_INFO, "a caller left before it said who it is: %s", why);
+	link_destroy(l);
+	free(user);
+}
+
+static const struct link_ops guest_ops = {.on_message = guest_message, .on_down = guest_down};
+
+static void accept_cb(evutil_socket_t fd, short what, void *arg)
+{
+	struct coord *c = arg;
+	int sock = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct guest *g = sock < 0 ? NULL : calloc(1, sizeof(*g));
+
+	if (sock < 0)
+		return;
+	if (!g)
+		log_die("out of memory");
+	g->c = c;
+	link_create(c->base, sock, c->secret, false, &guest_ops, g);
+}
+
+void host_listen(struct coord *c)
+{
+	int fd = net_listen(c->listen_ip, 0, 0, &c->port);
+
+	if (fd < 0)
+		coord_fail(c, "cannot listen: %s", strerror(errno));
+	event_add(event_new(c->base, fd, EV_READ | EV_PERSIST, accept_cb, c), NULL);
+}
+
+bool host_all_up(struct coord *c)
+{
+	struct host *h;
+
+	TAILQ_FOREACH(h, &c->hosts, entry)
+		if (!h->link)
+			return false;
+	return true;
+}
+
+void host_welcome_all(struct coord *c)
+{
+	Ms__Place master = MS__PLACE__INIT;
+	struct host *h;
+
+	master.ip = c->master_ip;
+	master.port = c->master_port;
+	TAILQ_FOREACH(h, &c->hosts, entry) {
+		Ms__Welcome w = MS__WELCOME__INIT;
+
+		w.job = c->job;
+		w.ip = h->ip;
+		w.master = &master;
+		w.port_low = c->port_low;
+		w.port_high = c->port_high;
+		link_send(h->link, LINK_MSG(WELCOME, welcome, &w));
+	}
+}
+
+void host_send_all(struct coord *c, const Ms__Msg *msg)
+{
+	struct host *h;
+
+	TAILQ_FOREACH(h, &c->hosts, entry)
+		link_send(h->link, msg);
+}
+
+Ms__Place host_place(const struct host *h)
+{
+	Ms__Place p = MS__PLACE__INIT;
+
+	p.host = h->name;
+	p.ip = h->ip;
+	p.port = h->mesh_port;
+	return p;
+}
+
+static void grace_cb(evutil_socket_t fd, short what, void *arg)
+{
+	struct host *h = arg;
+
+	if (!h->link)
+		return;
+	link_destroy(h->link);
+	h->link = NULL;
+	host_lost(h, "its daemon or remote shell has ended");
+}
+
+void host_reaped(struct coord *c, pid_t pid, int status)
+{
+	struct timeval grace = {HOST_GRACE_S, 0};
+	struct host *h;
+
+	if (pid == c->master_pid) {
+		c->master_pid = 0;
+		if (!c->ready)
+			coord_fail(c, "msmaster ended with status %d", WEXITSTATUS(status));
+	}
+	TAILQ_FOREACH(h, &c->hosts, entry) {
+		char why[128];
+
+		if (h->pid != pid)
+			continue;
+		h->pid = 0;
+		if (h->link && !h->c->ending) { /* its end tells more, if it comes: a host that was switched off says nothing */
+			h->grace = evtimer_new(c->base, grace_cb, h);
+			event_add(h->grace, &grace);
+			continue;
+		}
+		snprintf(why, sizeof(why), "its msdaemon %s ended with status %d", h->local ? "" : "or remote shell",
+		         WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+		host_lost(h, why);
+	}
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: MIT */
+/* host.h - a host of the job: its msdaemon's start, link and end. */
+#ifndef LAUNCHER_HOST_H
+#define LAUNCHER_HOST_H
+
+#include "coord.h"
+
+struct host {
+	TAILQ_ENTRY(host) entry;
+	struct coord *c; /* borrowed */
+	char *name;
+	uint32_t ip;
+	bool local;        /* its daemon is our child, not a remote shell */
+	pid_t pid;         /* of the daemon or the remote shell; 0: ended */
+	int stdin_fd;      /* open as long as we live */
+	struct link *link; /* NULL: not up (yet, or any more) */
+	bool lost;
+	struct event *grace; /* its process has ended, the link not yet */
+	uint16_t mesh_port;
+	char *says;
+};
+
+/* A name twice is one host. */
+void host_add(struct coord *c, const char *name);
+struct host *host_find(struct coord *c, const char *name);
+/* Resolve all, choose our own address. */
+void host_resolve_all(struct coord *c);
+/* Start daemons and master, all at once; their links come by host_accept. */
+void host_start_all(struct coord *c);
+void host_listen(struct coord *c);
+bool host_all_up(struct coord *c);
+/* Send Welcome to all. */
+void host_welcome_all(struct coord *c);
+void host_send_all(struct coord *c, const Ms__Msg *msg);
+void host_reaped(struct coord *c, pid_t pid, int status);
+/* Its place for others; host is borrowed. */
+Ms__Place host_place(const struct host *h);
+
+#endif

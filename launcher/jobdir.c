@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: MIT */
+#include "jobdir.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "host.h"
+#include "proto/helpers.h"
+#include "proto/log.h"
+
+static const char *const jobdir_files[] = {"coord.sock", "job.json", "records.jsonl"};
+
+/* The user's directory of jobs; it must be ours alone. */
+static int make_user_dir(const char *dir, char *why, size_t size)
+{
+	struct stat st;
+
+	if (mkdir(dir, 0700) && errno != EEXIST) {
+		snprintf(why, size, "cannot make %s: %s", dir, strerror(errno));
+		return -1;
+	}
+	if (lstat(dir, &st) || !S_ISDIR(st.st_mode) || st.st_uid != geteuid() || st.st_mode & 077) {
+		snprintf(why, size, "%s must be a directory of yours with mode 0700", dir);
+		return -1;
+	}
+	return 0;
+}
+
+int jobdir_create(struct coord *c, char *why, size_t size)
+{
+	char parent[2048], path[4200];
+
+	helpers_rundir(parent, sizeof(parent));
+	if (make_user_dir(parent, why, size))
+		return -1;
+	snprintf(c->dir, sizeof(c->dir), "%s/%s", parent, c->job);
+	if (mkdir(c->dir, 0700)) {
+		snprintf(why, size, "cannot make %s: %s", c->dir, strerror(errno));
+		*c->dir = 0;
+		return -1;
+	}
+	snprintf(path, sizeof(path), "%s/records.jsonl", c->dir);
+	c->dir_records = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	if (c->dir_records < 0) {
+		snprintf(why, size, "cannot make %s: %s", path, strerror(errno));
+		return -1;
+	}
+	return 0;
+}
+
+int jobdir_write_job(struct coord *c)
+{
+	json_t *hosts = json_array(), *job;
+	char path[4200];
+	struct host *h;
+	int rc;
+
+	TAILQ_FOREACH(h, &c->hosts, entry)
+		json_array_append_new(hosts, json_string(h->name));
+	job = json_pack("{s:s, s:i, s:i, s:o}", "job", c->job, "mpiexec", (int)getppid(), "coordinator", (int)getpid(),
+	                "hosts", hosts);
+	snprintf(path, sizeof(path), "%s/job.json", c->dir);
+	rc = job ? json_dump_file(job, path, JSON_COMPACT) : -1;
+	json_decref(job);
+	return rc;
+}
+
+int jobdir_record(struct coord *c, json_t *record)
+{
+	char *line = json_dumps(record, JSON_COMPACT);
+	size_t size = line ? strlen(line) : 0;
+	int rc = -1;
+
+	json_decref(record);
+	if (line) {
+		line[size] = '\n'; /* in place of the NUL: one write, one line */
+		rc = write(c->dir_records, line, size + 1) == (ssize_t)size + 1 ? 0 : -1;
+	}
+	if (rc)
+		log_say(LOG_ERROR, "cannot write to %s/records.jsonl: %s", c->dir, strerror(errno));
+	free(line);
+	return rc;
+}
+
+void jobdir_remove(struct coord *c)
+{
+	char path[4200];
+
+	if (!*c->dir)
+		return;
+	for (size_t i = 0; i < sizeof(jobdir_files) / sizeof(*jobdir_files); i++) {
+		snprintf(path, sizeof(path), "%s/%s", c->dir, jobdir_files[i]);
+		unlink(path);
+	}
+	if (rmdir(c->dir))
+		log_say(LOG_WARN, "cannot remove %s: %s", c->dir, strerror(errno));
+	*c->dir = 0;
+}

@@ -1,0 +1,429 @@
+/* SPDX-License-Identifier: MIT */
+#include "move.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "jobdir.h"
+#include "proto/log.h"
+
+enum { MOVE_PING_S = 3, MOVE_TIMEOUT_MS = 60000, MOVE_DRAIN_MS = 50 };
+
+/*
+ *  PINGED -> BEGUN -> COMMITTED -> RESUMED -> (report: relinked, no mirror left)
+ *     |        '----> ABORTED --------------> (report)
+ *     '-> (report: host cannot be reached)
+ */
+enum move_state {
+	MOVE_PINGED,    /* does the target's daemon answer? */
+	MOVE_BEGUN,     /* the source's daemon works at it; no record yet */
+	MOVE_COMMITTED, /* the rank is at the target; its threads were told to go on */
+	MOVE_RESUMED,   /* they go on; another move may begin */
+	MOVE_ABORTED,
+};
+
+static const char *const state_names[] = {"PINGED", "BEGUN", "COMMITTED", "RESUMED", "ABORTED"};
+
+struct move {
+	LIST_ENTRY(move) entry;
+	struct coord *c;       /* borrowed */
+	struct rank *rank;     /* borrowed */
+	struct host *from, *to; /* borrowed */
+	struct link *tool;     /* borrowed; NULL: gone or told */
+	enum move_state state;
+	uint64_t m, ping;
+	Ms__MoveRequest request; /* strings not used after BEGUN but fault */
+	char *fault;
+	struct timespec began;
+	struct event *timer;
+	Ms__MoveReport report;   /* strings are set when it is sent */
+	char tracking[16];
+	bool relinked, mirror, mirror_done;
+};
+
+static double ms_since(const struct timespec *then)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (double)(now.tv_sec - then->tv_sec) * 1e3 + (double)(now.tv_nsec - then->tv_nsec) / 1e6;
+}
+
+static void set_state(struct move *v, enum move_state state)
+{
+	log_say(LOG_DEBUG, "move %llu of rank %u.%u: %s -> %s", (unsigned long long)v->m, MS_MEMBER_WORLD(v->rank->id),
+	        MS_MEMBER_RANK(v->rank->id), state_names[v->state], state_names[state]);
+	v->state = state;
+}
+
+static bool undecided(const struct move *v)
+{
+	return v->state == MOVE_PINGED || v->state == MOVE_BEGUN;
+}
+
+static void report(struct move *v, const char *error)
+{
+	Ms__MoveReport *r = &v->report;
+
+	r->world = MS_MEMBER_WORLD(v->rank->id);
+	r->rank = MS_MEMBER_RANK(v->rank->id);
+	r->from = v->from->name;
+	r->to = v->to->name;
+	r->m = v->m;
+	r->committed = v->state == MOVE_COMMITTED || v->state == MOVE_RESUMED;
+	r->error = (char *)(error ? error : "");
+	r->tracking = v->tracking;
+	r->done_ms = ms_since(&v->began);
+	if (v->tool)
+		link_send(v->tool, LINK_MSG(MOVE_REPORT, move_report, r));
+	v->tool = NULL;
+}
+
+static void move_destroy(struct move *v)
+{
+	if (v->rank->move == v)
+		v->rank->move = NULL;
+	LIST_REMOVE(v, entry);
+	if (v->timer)
+		event_free(v->timer);
+	free(v->fault);
+	free(v);
+}
+
+/* The last word, when nothing of the move is left on the old host. */
+static void check_done(struct move *v)
+{
+	if (v->state != MOVE_RESUMED || !v->relinked || (v->mirror && !v->mirror_done))
+		return;
+	report(v, NULL);
+	move_destroy(v);
+}
+
+static struct move *find(struct coord *c, uint32_t member, uint64_t m)
+{
+	struct move *v;
+
+	LIST_FOREACH(v, &c->moves, entry)
+		if (v->rank->id == member && v->m == m)
+			return v;
+	return NULL;
+}
+
+static json_t *make_record(const struct move *v, const Ms__WantCommit *w)
+{
+	char member[32];
+	json_t *record, *streams;
+
+	snprintf(member, sizeof(member), "%u.%u", MS_MEMBER_WORLD(v->rank->id), MS_MEMBER_RANK(v->rank->id));
+	record = json_pack("{s:s, s:s, s:I, s:s, s:s, s:s}", "job", v->c->job, "member", member, "m", (json_int_t)v->m,
+	                   "outcome", w ? "COMMITTED" : "ABORTED", "from", v->from->name, "to", v->to->name);
+	if (!w || !record)
+		return record;
+	streams = json_array();
+	for (size_t i = 0; i < w->image->n_legs; i++) {
+		const Ms__Leg *leg = w->image->legs[i];
+
+		json_array_append_new(streams, json_pack("[I, i, s]", (json_int_t)leg->stream, (int)leg->leg,
+		                                         leg->mirrored ? "mirrored" : "drained"));
+	}
+	json_object_set_new(record, "image_sum", json_integer((json_int_t)w->image->sum));
+	json_object_set_new(record, "virtual_ip", json_integer(v->rank->virtual_ip));
+	json_object_set_new(record, "ip", json_integer(w->serving->ip));
+	json_object_set_new(record, "port", json_integer(w->serving->port));
+	json_object_set_new(record, "streams", streams);
+	json_object_set_new(record, "mirror_port", json_integer(w->image->mirror_port));
+	return record;
+}
+
+static void send_outcome(struct host *h, uint32_t member, uint64_t m, bool committed, const char *reason)
+{
+	Ms__Outcome o = MS__OUTCOME__INIT;
+
+	o.member = member;
+	o.m = m;
+	o.committed = committed;
+	o.reason = (char *)reason;
+	link_send(h->link, LINK_MSG(OUTCOME, outcome, &o));
+}
+
+static void abort_move(struct move *v, const char *reason)
+{
+	struct rank *r = v->rank;
+	bool begun = v->state == MOVE_BEGUN;
+
+	set_state(v, MOVE_ABORTED);
+	if (begun) {
+		jobdir_record(v->c, make_record(v, NULL));
+		send_outcome(v->from, r->id, v->m, false, reason);
+		send_outcome(v->to, r->id, v->m, false, reason);
+	}
+	r->move = NULL;
+	rank_decided(r, v->m, NULL, NULL);
+	report(v, reason);
+	move_destroy(v);
+}
+
+static void commit_move(struct move *v, const Ms__WantCommit *w)
+{
+	struct rank *r = v->rank;
+
+	if (jobdir_record(v->c, make_record(v, w))) {
+		abort_move(v, "the coordinator cannot write its record");
+		return;
+	}
+	set_state(v, MOVE_COMMITTED);
+	send_outcome(v->to, r->id, v->m, true, "");
+	send_outcome(v->from, r->id, v->m, true, "");
+	v->report.image_bytes = w->image->image_bytes;
+	v->report.rounds = w->image->rounds;
+	v->report.drained = w->image->drained;
+	v->report.mirrored = w->image->mirrored;
+	snprintf(v->tracking, sizeof(v->tracking), "%s", w->tracking);
+	v->mirror = w->image->mirror_port != 0;
+	rank_decided(r, v->m, v->to, w);
+}
+
+/* A move whose record is there already: say it again. */
+static void repeat_outcome(struct host *h, uint32_t member, uint64_t m)
+{
+	struct rank *r = rank_find(h->c, member);
+
+	if (r && m > 0 && m <= r->decided)
+		send_outcome(h, member, m, r->outcomes[m], "");
+}
+
+void move_want_commit(struct host *h, const Ms__WantCommit *w)
+{
+	struct move *v = w->image && w->serving ? find(h->c, w->image->member, w->image->m) : NULL;
+
+	if (v && v->state == MOVE_BEGUN && v->to == h)
+		commit_move(v, w);
+	else if (w->image)
+		repeat_outcome(h, w->image->member, w->image->m);
+}
+
+void move_want_abort(struct host *h, const Ms__WantAbort *w)
+{
+	struct move *v = find(h->c, w->member, w->m);
+
+	if (v && v->state == MOVE_BEGUN)
+		abort_move(v, w->reason);
+	else
+		repeat_outcome(h, w->member, w->m);
+}
+
+static void begin(struct move *v)
+{
+	Ms__MoveBegin b = MS__MOVE_BEGIN__INIT;
+	Ms__Place to = host_place(v->to);
+
+	set_state(v, MOVE_BEGUN);
+	b.member = v->rank->id;
+	b.m = v->m;
+	b.to = &to;
+	b.via = v->request.via;
+	b.timeout_ms = v->request.timeout_ms;
+	b.drain_ms = v->request.drain_ms;
+	b.no_precopy = v->request.no_precopy;
+	b.fault = v->fault;
+	link_send(v->from->link, LINK_MSG(MOVE_BEGIN, move_begin, &b));
+}
+
+static void set_timer(struct move *v, uint32_t ms)
+{
+	struct timeval limit = {ms / 1000, (ms % 1000) * 1000};
+
+	event_add(v->timer, &limit);
+}
+
+void move_pong(struct host *h, uint64_t request)
+{
+	struct move *v;
+
+	LIST_FOREACH(v, &h->c->moves, entry)
+		if (v->ping == request && v->to == h && v->state == MOVE_PINGED)
+			break;
+	if (!v)
+		return;
+	set_timer(v, v->request.timeout_ms);
+	begin(v);
+}
+
+static void timer_cb(evutil_socket_t fd, short what, void *arg)
+{
+	struct move *v = arg;
+	char text[512];
+
+	if (v->state == MOVE_PINGED) {
+		snprintf(text, sizeof(text), "host %s cannot be reached: no answer in %d s", v->to->name, MOVE_PING_S);
+		abort_move(v, text);
+	} else if (v->state == MOVE_BEGUN) {
+		snprintf(text, sizeof(text), "not done in %.1f s: given up, the rank stays on %s", v->request.timeout_ms / 1e3,
+		         v->from->name);
+		abort_move(v, text);
+	} else { /* the rank is over there; the tool need not wait */
+		v->report.timed_out = true;
+		report(v, NULL);
+	}
+}
+
+static void refuse(struct link *tool, const Ms__MoveRequest *q, const char *from, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
+
+static void refuse(struct link *tool, const Ms__MoveRequest *q, const char *from, const char *format, ...)
+{
+	Ms__MoveReport r = MS__MOVE_REPORT__INIT;
+	char text[512];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	r.world = q->world;
+	r.rank = q->rank;
+	r.from = (char *)from;
+	r.to = q->host;
+	r.error = text;
+	r.tracking = (char *)"none";
+	link_send(tool, LINK_MSG(MOVE_REPORT, move_report, &r));
+}
+
+/* All that can be known here is checked before anything is touched. */
+static bool acceptable(struct coord *c, struct link *tool, const Ms__MoveRequest *q, struct rank *r, struct host *to)
+{
+	if (!r)
+		refuse(tool, q, "", "no rank %u.%u in job %s", q->world, q->rank, c->job);
+	else if (r->ended)
+		refuse(tool, q, r->host->name, "rank %u.%u has ended", q->world, q->rank);
+	else if (!to)
+		refuse(tool, q, r->host->name, "host %s is not one of the job's hosts", q->host);
+	else if (r->move)
+		refuse(tool, q, r->host->name, "rank %u.%u is moving already", q->world, q->rank);
+	else if (r->host == to)
+		refuse(tool, q, r->host->name, "rank %u.%u is on %s already", q->world, q->rank, q->host);
+	else if (!to->link)
+		refuse(tool, q, r->host->name, "host %s cannot be reached: its daemon is gone", q->host);
+	else if (!r->joined)
+		refuse(tool, q, r->host->name, "rank %u.%u has not called MPI_Init yet", q->world, q->rank);
+	else
+		return true;
+	return false;
+}
+
+void move_request(struct coord *c, struct link *tool, const Ms__MoveRequest *q)
+{
+	struct rank *r = rank_find(c, MS_MEMBER(q->world, q->rank));
+	struct host *to = host_find(c, q->host);
+	Ms__Ping ping = MS__PING__INIT;
+	struct move *v;
+
+	if (!acceptable(c, tool, q, r, to))
+		return;
+	v = calloc(1, sizeof(*v));
+	if (!v || !(v->fault = strdup(q->fault)))
+		log_die("out of memory");
+	clock_gettime(CLOCK_MONOTONIC, &v->began);
+	v->c = c;
+	v->rank = r;
+	v->from = r->host;
+	v->to = to;
+	v->tool = tool;
+	v->m = ++r->m;
+	v->ping = ++c->requests;
+	v->request = *q;
+	if (!v->request.timeout_ms)
+		v->request.timeout_ms = MOVE_TIMEOUT_MS;
+	if (!v->request.drain_ms) /* without a mirror there is nothing else to do than to wait */
+		v->request.drain_ms = q->via == MS_VIA_DRAIN ? v->request.timeout_ms / 2 : MOVE_DRAIN_MS;
+	ms__move_report__init(&v->report);
+	strcpy(v->tracking, "none");
+	v->timer = evtimer_new(c->base, timer_cb, v);
+	r->move = v;
+	LIST_INSERT_HEAD(&c->moves, v, entry);
+	set_timer(v, v->request.timeout_ms < MOVE_PING_S * 1000 ? v->request.timeout_ms : MOVE_PING_S * 1000);
+	ping.request = v->ping;
+	link_send(to->link, LINK_MSG(PING, ping, &ping));
+}
+
+void move_tool_gone(struct coord *c, struct link *tool)
+{
+	struct move *v;
+
+	LIST_FOREACH(v, &c->moves, entry)
+		if (v->tool == tool)
+			v->tool = NULL;
+}
+
+void move_progress(struct coord *c, const Ms__Progress *p)
+{
+	struct move *v = find(c, p->member, p->m);
+
+	if (!v || undecided(v))
+		return;
+	switch (p->step) {
+	case MS__PROGRESS__STEP__RESUMED:
+		v->report.freeze_ms = (double)p->ns / 1e6;
+		v->report.total_ms = ms_since(&v->began);
+		v->rank->pid = p->pid;
+		v->rank->move = NULL;
+		set_state(v, MOVE_RESUMED);
+		break;
+	case MS__PROGRESS__STEP__RELINKED:
+		v->report.stall_ms = (double)p->ns / 1e6;
+		v->report.drained = p->drained;
+		v->report.mirrored = p->mirrored;
+		v->relinked = true;
+		break;
+	case MS__PROGRESS__STEP__MIRROR_DONE:
+		v->report.mirror_ms = (double)p->ns / 1e6;
+		v->mirror_done = true;
+		if (*p->error && !v->rank->ended)
+			log_say(LOG_ERROR, "mirror of rank %u.%u on %s: %s", MS_MEMBER_WORLD(v->rank->id),
+			        MS_MEMBER_RANK(v->rank->id), v->from->name, p->error);
+		break;
+	default:
+		break;
+	}
+	check_done(v);
+}
+
+void move_host_lost(struct host *h, const char *why)
+{
+	struct move *v, *next;
+	char text[512];
+
+	for (v = LIST_FIRST(&h->c->moves); v; v = next) {
+		next = LIST_NEXT(v, entry);
+		if (undecided(v) && (v->from == h || v->to == h)) {
+			snprintf(text, sizeof(text), "host %s is lost: %s", h->name, why);
+			abort_move(v, text);
+		} else if (v->from == h) {
+			v->mirror_done = true;
+			check_done(v);
+		}
+	}
+}
+
+/* What it has not told it will not tell any more. */
+void move_rank_ended(struct rank *r)
+{
+	struct move *v, *next;
+
+	for (v = LIST_FIRST(&r->c->moves); v; v = next) {
+		next = LIST_NEXT(v, entry);
+		if (v->rank != r)
+			continue;
+		if (undecided(v)) {
+			abort_move(v, "it ended while it was moving");
+			continue;
+		}
+		if (v->state == MOVE_COMMITTED)
+			set_state(v, MOVE_RESUMED);
+		r->move = NULL;
+		v->relinked = true;
+		check_done(v);
+	}
+}

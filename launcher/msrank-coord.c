@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * msrank-coord - the coordinator of a job: a child of mpiexec on the launch
+ * host.  Starts the address server and a daemon on each host, carries the
+ * ranks' standard streams between stubs and daemons, and commits moves.
+ *
+ * stdin, one item a line, `end` last (then it stays open: its end of file ends
+ * the job everywhere):
+ *   job ID | launcher-exec CMD | launch-arg ARG | iface X | port-range LO HI | host NAME | end
+ * stdout: `ready DIR` or `error TEXT`.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "coord.h"
+#include "host.h"
+#include "jobdir.h"
+#include "proto/log.h"
+#include "tool.h"
+
+enum { COORD_START_S = 30, COORD_END_MS = 3000 };
+
+/* Wait until daemons, remote shells and master have ended; kill what is left. */
+static void end_children(struct coord *c)
+{
+	struct timespec pause = {0, 2000000};
+	struct host *h;
+
+	for (int left = COORD_END_MS / 2; left > 0; left--) {
+		pid_t pid = waitpid(-1, NULL, WNOHANG);
+
+		if (pid < 0)
+			return;
+		if (pid == c->master_pid)
+			c->master_pid = 0;
+		TAILQ_FOREACH(h, &c->hosts, entry)
+			if (h->pid == pid)
+				h->pid = 0;
+		if (pid == 0)
+			nanosleep(&pause, NULL);
+	}
+	TAILQ_FOREACH(h, &c->hosts, entry) {
+		if (h->pid <= 0)
+			continue;
+		log_say(LOG_INFO, "the daemon of %s does not end: killed", h->name);
+		kill(h->pid, SIGKILL);
+	}
+	if (c->master_pid > 0)
+		kill(c->master_pid, SIGKILL);
+	while (waitpid(-1, NULL, 0) > 0)
+		;
+}
+
+void coord_end(struct coord *c, int code)
+{
+	Ms__Shutdown bye = MS__SHUTDOWN__INIT;
+	struct host *h;
+
+	c->ending = true;
+	host_send_all(c, LINK_MSG(SHUTDOWN, shutdown, &bye));
+	link_send(c->master, LINK_MSG(SHUTDOWN, shutdown, &bye));
+	TAILQ_FOREACH(h, &c->hosts, entry) {
+		link_flush(h->link, 100);
+		if (h->stdin_fd >= 0)
+			close(h->stdin_fd);
+	}
+	link_flush(c->master, 100);
+	if (c->master_stdin > 0)
+		close(c->master_stdin);
+	end_children(c);
+	jobdir_remove(c);
+	_exit(code);
+}
+
+void coord_fail(struct coord *c, const char *format, ...)
+{
+	char text[1024];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	if (c->ready)
+		log_say(LOG_ERROR, "%s", text);
+	else
+		dprintf(STDOUT_FILENO, "error %s\n", text);
+	coord_end(c, 1);
+}
+
+void coord_check_ready(struct coord *c)
+{
+	if (c->ready || !c->master || !host_all_up(c))
+		return;
+	host_welcome_all(c);
+	c->ready = true;
+	dprintf(STDOUT_FILENO, "ready %s\n", c->dir);
+}
+
+static void start_timeout(evutil_socket_t fd, short what, void *arg)
+{
+	struct coord *c = arg;
+	struct host *h;
+
+	if (c->ready)
+		return;
+	TAILQ_FOREACH(h, &c->hosts, entry)
+		if (!h->link)
+			coord_fail(c, "host %s: no msdaemon came up in %d s", h->name, COORD_START_S);
+	coord_fail(c, "the address server did not come up in %d s", COORD_START_S);
+}
+
+static void stdin_cb(evutil_socket_t fd, short what, void *arg)
+{
+	char buf[256];
+	ssize_t n = read(fd, buf, sizeof(buf));
+
+	if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN))
+		coord_end(arg, 0);
+}
+
+static void sigterm_cb(evutil_socket_t signo, short what, void *arg)
+{
+	coord_end(arg, 1);
+}
+
+static void sigchld_cb(evutil_socket_t signo, short what, void *arg)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0)
+		host_reaped(arg, pid, status);
+}
+
+static bool good_name(const char *s)
+{
+	size_t n = strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.");
+
+	return n > 0 && n < 64 && !s[n] && s[0] != '.';
+}
+
+static bool take_item(struct coord *c, char *line)
+{
+	char *value = strchr(line, ' ');
+	unsigned low, high;
+
+	if (!value)
+		return false;
+	*value++ = 0;
+	if (!strcmp(line, "job") && good_name(value))
+		snprintf(c->job, sizeof(c->job), "%s", value);
+	else if (!strcmp(line, "launcher-exec"))
+		c->launcher_exec = strdup(value);
+	else if (!strcmp(line, "launch-arg")) {
+		c->launch_args = realloc(c->launch_args, (c->launch_count + 1) * sizeof(*c->launch_args));
+		c->launch_args[c->launch_count++] = strdup(value);
+	} else if (!strcmp(line, "iface"))
+		c->iface = strdup(value);
+	else if (!strcmp(line, "port-range") && sscanf(value, "%u %u", &low, &high) == 2 && low <= high && high < 65536)
+		c->port_low = (uint16_t)low, c->port_high = (uint16_t)high;
+	else if (!strcmp(line, "host"))
+		host_add(c, value);
+	else
+		return false;
+	return true;
+}
+
+static void read_config(struct coord *c)
+{
+	char line[4096];
+
+	setvbuf(stdin, NULL, _IONBF, 0); /* nothing beyond `end` is taken from stdin_cb */
+	while (fgets(line, sizeof(line), stdin)) {
+		line[strcspn(line, "\n")] = 0;
+		if (!strcmp(line, "end")) {
+			if (!*c->job || TAILQ_EMPTY(&c->hosts))
+				coord_fail(c, "no job id or no host was given");
+			return;
+		}
+		if (!take_item(c, line))
+			coord_fail(c, "cannot read the line: %s", line);
+	}
+	coord_fail(c, "the list of hosts ends too early");
+}
+
+static void on_event(struct coord *c, int fd_or_signal, short what, event_callback_fn cb)
+{
+	event_add(event_new(c->base, fd_or_signal, what | EV_PERSIST, cb, c), NULL);
+}
+
+int main(void)
+{
+	static const int ignored[] = {SIGPIPE, SIGINT, SIGQUIT, SIGTSTP, SIGHUP};
+	static struct coord c = {.dir_records = -1};
+	struct timeval limit = {COORD_START_S, 0};
+	char why[512];
+
+	log_open("msrank-coord");
+	TAILQ_INIT(&c.hosts);
+	TAILQ_INIT(&c.ranks);
+	LIST_INIT(&c.moves);
+	LIST_INIT(&c.censuses);
+	c.launcher_exec = (char *)"ssh";
+	setsid();
+	for (size_t i = 0; i < sizeof(ignored) / sizeof(*ignored); i++)
+		signal(ignored[i], SIG_IGN);
+	if (sodium_init() < 0)
+		return 1;
+	read_config(&c);
+	randombytes_buf(c.secret, sizeof(c.secret));
+	c.base = event_base_new();
+	if (!c.base)
+		coord_fail(&c, "no event loop to be had");
+	host_resolve_all(&c);
+	if (jobdir_create(&c, why, sizeof(why)))
+		coord_fail(&c, "%s", why);
+	host_listen(&c);
+	tool_listen(&c);
+	on_event(&c, SIGCHLD, EV_SIGNAL, sigchld_cb);
+	on_event(&c, SIGTERM, EV_SIGNAL, sigterm_cb);
+	on_event(&c, STDIN_FILENO, EV_READ, stdin_cb);
+	event_base_once(c.base, -1, EV_TIMEOUT, start_timeout, &c, &limit);
+	host_start_all(&c);
+	jobdir_write_job(&c);
+	event_base_dispatch(c.base);
+	coord_end(&c, 1);
+}

@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * msrank-stub - stands in for a rank at Hydra's proxy: has it started by the
+ * msdaemon of its host, carries its stdin, stdout, stderr and PMI, passes
+ * signals on, and ends as the rank ended.
+ *
+ *   msrank-stub [--host NAME] [--world N] [--stdin FD] -- program args...
+ */
+#include <errno.h>
+#include <event2/event.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "proto/channel.h"
+#include "proto/link.h"
+#include "proto/log.h"
+#include "proto/wire.h"
+
+extern char **environ;
+
+enum { STUB_PMI = 3, STUB_LOST = 255, STUB_SIGNALS = 16 };
+
+static const int forwarded[] = {SIGHUP,  SIGINT,  SIGQUIT, SIGUSR1, SIGUSR2, SIGTERM, SIGCONT,
+                                SIGTSTP, SIGALRM, SIGWINCH, SIGURG, SIGXCPU};
+
+struct stub_channel {
+	struct stub *stub; /* borrowed */
+	unsigned number;
+	int from, to;      /* descriptors that are read from and written to, or -1 */
+	struct channel_out out;
+	struct channel_in in;
+	struct event *readable, *writable;
+};
+
+struct stub {
+	struct event_base *base;
+	struct link *link;
+	struct stub_channel channel[MS_CHANNELS];
+	struct event *signals[STUB_SIGNALS];
+	uint32_t member;
+	uint64_t ignored; /* signals that were ignored when we started */
+	bool ended;
+	int status;
+};
+
+/* Wait for room in the window without spinning: the event is there only while it can be served. */
+static void channel_listen(struct stub_channel *c)
+{
+	if (c->readable && channel_out_room(&c->out) > 0)
+		event_add(c->readable, NULL);
+}
+
+static void channel_read(evutil_socket_t fd, short what, void *arg)
+{
+	struct stub_channel *c = arg;
+	uint8_t buf[CHANNEL_CHUNK];
+	size_t room = channel_out_room(&c->out);
+	ssize_t n = read(fd, buf, room < sizeof(buf) ? room : sizeof(buf));
+
+	if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+		channel_listen(c);
+		return;
+	}
+	if (n > 0)
+		evbuffer_add(c->out.bytes, buf, (size_t)n);
+	else
+		c->out.eof = true;
+	channel_out_send(&c->out, c->stub->link, c->stub->member, c->number);
+	channel_listen(c);
+}
+
+/* Never blocks: a pipe that polls writable takes PIPE_BUF bytes. Its flags are shared with others and stay as they are. */
+static void channel_write(evutil_socket_t fd, short what, void *arg)
+{
+	struct stub_channel *c = arg;
+	uint8_t buf[PIPE_BUF];
+	ssize_t n = evbuffer_copyout(c->in.bytes, buf, sizeof(buf));
+	ssize_t done = n > 0 ? write(fd, buf, (size_t)n) : 0;
+
+	if (done < 0 && errno != EAGAIN && errno != EINTR)
+		done = n; /* nobody reads it any more: what comes is thrown away */
+	if (done > 0) {
+		evbuffer_drain(c->in.bytes, (size_t)done);
+		channel_in_ack(&c->in, c->stub->link, c->stub->member, c->number);
+	}
+	if (evbuffer_get_length(c->in.bytes) > 0)
+		event_add(c->writable, NULL);
+}
+
+static void stub_data(struct stub *s, const Ms__Data *data)
+{
+	struct stub_channel *c = &s->channel[data->channel < MS_CHANNELS ? data->channel : 0];
+
+	if (c->to < 0 || !c->writable)
+		return;
+	if (channel_in_take(&c->in, data))
+		event_add(c->writable, NULL);
+	else
+		channel_in_ack(&c->in, s->link, s->member, c->number);
+}
+
+static void stub_exit(struct stub *s, const Ms__Exit *e)
+{
+	if (e->error && *e->error) {
+		log_say(LOG_ERROR, "%s", e->error);
+		s->status = W_EXITCODE(e->code, 0);
+	} else {
+		s->status = e->status;
+	}
+	s->ended = true;
+	event_base_loopbreak(s->base);
+}
+
+static void on_message(struct link *l, const Ms__Msg *msg, void *user)
+{
+	struct stub *s = user;
+
+	switch (msg->body_case) {
+	case MS__MSG__BODY_DATA:
+		stub_data(s, msg->data);
+		break;
+	case MS__MSG__BODY_ACK:
+		if (msg->ack->channel < MS_CHANNELS) {
+			struct stub_channel *c = &s->channel[msg->ack->channel];
+
+			channel_out_ack(&c->out, msg->ack->offset);
+			channel_listen(c);
+		}
+		break;
+	case MS__MSG__BODY_MOVED:
+		for (unsigned i = 0; i < MS_CHANNELS; i++) {
+			channel_out_rewind(&s->channel[i].out);
+			channel_out_send(&s->channel[i].out, l, s->member, i);
+		}
+		break;
+	case MS__MSG__BODY_EXIT:
+		stub_exit(s, msg->exit);
+		break;
+	default:
+		log_say(LOG_DEBUG, "unexpected message %d", msg->body_case);
+	}
+}
+
+static void on_down(struct link *l, const char *why, void *user)
+{
+	struct stub *s = user;
+
+	if (!s->ended)
+		log_say(LOG_ERROR, "the job's coordinator is gone (%s)", why);
+	s->status = W_EXITCODE(STUB_LOST, 0);
+	event_base_loopbreak(s->base);
+}
+
+static const struct link_ops stub_ops = {.on_message = on_message, .on_down = on_down};
+
+static void on_signal(evutil_socket_t signo, short what, void *arg)
+{
+	struct stub *s = arg;
+	Ms__Signal sig = MS__SIGNAL__INIT;
+
+	sig.member = s->member;
+	sig.signo = signo == SIGTSTP ? SIGSTOP : signo; /* a session leader's TSTP does nothing */
+	link_send(s->link, LINK_MSG(SIGNAL, signal, &sig));
+}
+
+static int dial(const char *dir)
+{
+	struct sockaddr_un to = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	if ((size_t)snprintf(to.sun_path, sizeof(to.sun_path), "%s/coord.sock", dir) >= sizeof(to.sun_path))
+		log_die("the job directory's name is too long: %s", dir);
+	if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof(to)))
+		log_die("cannot reach the job's coordinator at %s: %s", to.sun_path, strerror(errno));
+	return fd;
+}
+
+static uint64_t ignored_signals(void)
+{
+	uint64_t set = 0;
+
+	for (int i = 1; i <= 31; i++) {
+		struct sigaction old;
+
+		if (!sigaction(i, NULL, &old) && old.sa_handler == SIG_IGN)
+			set |= 1ull << (i - 1);
+	}
+	return set;
+}
+
+static size_t count(char *const *list)
+{
+	size_t n = 0;
+
+	while (list[n])
+		n++;
+	return n;
+}
+
+static int pmi_fd(void)
+{
+	const char *text = getenv("PMI_FD");
+	int fd = text && *text ? atoi(text) : -1;
+
+	return fd > 2 && fcntl(fd, F_GETFD) >= 0 ? fd : -1;
+}
+
+static void stub_spawn(struct stub *s, const char *host, char **argv, int pmi)
+{
+	Ms__Hello hello = MS__HELLO__INIT;
+	Ms__Spawn spawn = MS__SPAWN__INIT;
+	uint64_t limits[2 * RLIM_NLIMITS];
+	char cwd[PATH_MAX];
+	cpu_set_t cpus;
+
+	hello.role = "stub";
+	hello.version = MS_WIRE_VERSION;
+	link_send(s->link, LINK_MSG(HELLO, hello, &hello));
+	spawn.member = s->member;
+	spawn.host = (char *)(host ? host : "");
+	spawn.n_argv = count(argv);
+	spawn.argv = argv;
+	spawn.n_env = count(environ);
+	spawn.env = environ;
+	spawn.cwd = getcwd(cwd, sizeof(cwd)) ? cwd : "/";
+	spawn.umask = umask(0);
+	umask(spawn.umask);
+	spawn.pmi_fd = pmi;
+	spawn.ignored = s->ignored;
+	if (!sched_getaffinity(0, sizeof(cpus), &cpus))
+		spawn.cpus = (ProtobufCBinaryData){sizeof(cpus), (uint8_t *)&cpus};
+	for (int i = 0; i < RLIM_NLIMITS; i++) {
+		struct rlimit r = {RLIM_INFINITY, RLIM_INFINITY};
+
+		getrlimit(i, &r);
+		limits[2 * i] = r.rlim_cur;
+		limits[2 * i + 1] = r.rlim_max;
+	}
+	spawn.n_limits = 2 * RLIM_NLIMITS;
+	spawn.limits = limits;
+	link_send(s->link, LINK_MSG(SPAWN, spawn, &spawn));
+}
+
+static void channel_open(struct stub *s, unsigned number, int from, int to)
+{
+	struct stub_channel *c = &s->channel[number];
+
+	c->stub = s;
+	c->number = number;
+	c->from = from;
+	c->to = to;
+	channel_out_init(&c->out);
+	channel_in_init(&c->in);
+	if (from >= 0)
+		c->readable = event_new(s->base, from, EV_READ, channel_read, c);
+	if (to >= 0)
+		c->writable = event_new(s->base, to, EV_WRITE, channel_write, c);
+	channel_listen(c);
+}
+
+/* What the rank wrote before it ended still goes out; whoever does not read for 10 s does not want it. */
+static void flush_all(struct stub *s)
+{
+	for (unsigned i = 1; i < MS_CHANNELS; i++) {
+		struct stub_channel *c = &s->channel[i];
+		struct pollfd p = {.fd = c->to, .events = POLLOUT};
+
+		while (c->to >= 0 && evbuffer_get_length(c->in.bytes) > 0 && poll(&p, 1, 10000) > 0) {
+			uint8_t buf[PIPE_BUF];
+			ssize_t n = evbuffer_copyout(c->in.bytes, buf, sizeof(buf));
+
+			n = write(c->to, buf, (size_t)n);
+			if (n < 0 && errno != EINTR && errno != EAGAIN)
+				break;
+			evbuffer_drain(c->in.bytes, n > 0 ? (size_t)n : 0);
+		}
+	}
+}
+
+static int end_as(int status)
+{
+	if (WIFSIGNALED(status)) {
+		struct rlimit none = {0, 0};
+		int signo = WTERMSIG(status);
+		sigset_t set;
+
+		setrlimit(RLIMIT_CORE, &none);
+		prctl(PR_SET_DUMPABLE, 0);
+		signal(signo, SIG_DFL);
+		sigemptyset(&set);
+		sigaddset(&set, signo);
+		sigprocmask(SIG_UNBLOCK, &set, NULL);
+		kill(getpid(), signo);
+		return 128 + signo;
+	}
+	return WEXITSTATUS(status);
+}
+
+/* mpiexec's own standard input, which rank 0's stub reads at the rank's pace: what Hydra carries is an empty one. */
+static void take_stdin(int fd)
+{
+	if (dup2(fd, STDIN_FILENO) < 0)
+		log_die("cannot read descriptor %d: %s", fd, strerror(errno));
+	close(fd);
+	unsetenv("MSOCK_STDIN_FD");
+}
+
+static struct event_base *base_create(void)
+{
+	struct event_config *config = event_config_new();
+	struct event_base *base;
+
+	event_config_require_features(config, EV_FEATURE_FDS); /* stdin may be a regular file: no epoll */
+	base = event_base_new_with_config(config);
+	event_config_free(config);
+	if (!base)
+		log_die("no event loop to be had");
+	return base;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {{"host", required_argument, NULL, 'h'},
+	                                        {"world", required_argument, NULL, 'w'},
+	                                        {"stdin", required_argument, NULL, 'i'},
+	                                        {NULL, 0, NULL, 0}};
+	const char *host = getenv("MSOCK_HOST"), *dir = getenv("MSOCK_JOBDIR"), *rank = getenv("PMI_RANK");
+	struct stub s = {0};
+	unsigned world = 0;
+	int opt, pmi;
+
+	log_open("msrank-stub");
+	while ((opt = getopt_long(argc, argv, "+", options, NULL)) != -1) {
+		if (opt == 'h')
+			host = optarg;
+		else if (opt == 'w')
+			world = (unsigned)atoi(optarg);
+		else if (opt == 'i')
+			take_stdin(atoi(optarg));
+		else
+			return STUB_LOST;
+	}
+	if (optind >= argc || !dir)
+		log_die("%s", dir ? "no program given" : "MSOCK_JOBDIR is not set: only mpiexec -launcher msock starts me");
+	s.ignored = ignored_signals();
+	signal(SIGPIPE, SIG_IGN);
+	pmi = pmi_fd();
+	s.member = MS_MEMBER(world, rank ? atoi(rank) : 0);
+	s.base = base_create();
+	s.link = link_create(s.base, dial(dir), NULL, true, &stub_ops, &s);
+	for (size_t i = 0; i < sizeof(forwarded) / sizeof(*forwarded); i++) {
+		s.signals[i] = evsignal_new(s.base, forwarded[i], on_signal, &s);
+		event_add(s.signals[i], NULL);
+	}
+	stub_spawn(&s, host, argv + optind, pmi);
+	channel_open(&s, 0, STDIN_FILENO, -1);
+	channel_open(&s, 1, -1, STDOUT_FILENO);
+	channel_open(&s, 2, -1, STDERR_FILENO);
+	channel_open(&s, STUB_PMI, pmi, pmi);
+	event_base_dispatch(s.base);
+	flush_all(&s);
+	return end_as(s.status);
+}

@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: MIT */
+#include "rank.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "move.h"
+#include "proto/log.h"
+
+enum { RANK_LOST = 255, VIRTUAL_NET = 0x64400000 /* 100.64.0.0/10 */, VIRTUAL_HOSTS = (1 << 22) - 2 };
+
+struct question {
+	struct question *next;
+	struct host *asker; /* of WHERE; NULL: the master's LOOKUP */
+	uint64_t request;
+};
+
+struct stub { /* a caller that has not sent its Spawn yet, then the rank's */
+	struct coord *c;
+	struct rank *rank;
+};
+
+struct rank *rank_find(struct coord *c, uint32_t id)
+{
+	struct rank *r;
+
+	TAILQ_FOREACH(r, &c->ranks, entry)
+		if (r->id == id)
+			return r;
+	return NULL;
+}
+
+static void to_daemon(struct rank *r, const Ms__Msg *msg)
+{
+	if (!r->ended)
+		link_send(r->host->link, msg);
+}
+
+static void send_signal(struct rank *r, int signo)
+{
+	Ms__Signal s = MS__SIGNAL__INIT;
+
+	s.member = r->id;
+	s.signo = signo;
+	to_daemon(r, LINK_MSG(SIGNAL, signal, &s));
+}
+
+static void stub_exit(struct link *stub, uint32_t id, const char *error)
+{
+	Ms__Exit e = MS__EXIT__INIT;
+
+	e.member = id;
+	e.error = (char *)error;
+	e.code = RANK_LOST;
+	link_send(stub, LINK_MSG(EXIT, exit, &e));
+}
+
+static struct rank *rank_create(struct coord *c, uint32_t id, struct host *host, struct link *stub)
+{
+	struct rank *r = calloc(1, sizeof(*r));
+
+	if (!r)
+		log_die("out of memory");
+	r->c = c;
+	r->id = id;
+	r->host = host;
+	r->stub = stub;
+	r->virtual_ip = VIRTUAL_NET + 1 + c->addresses++ % VIRTUAL_HOSTS;
+	TAILQ_INSERT_TAIL(&c->ranks, r, entry);
+	return r;
+}
+
+static void stub_spawn(struct stub *s, struct link *l, Ms__Spawn *spawn)
+{
+	struct coord *c = s->c;
+	struct host *h = *spawn->host ? host_find(c, spawn->host) : TAILQ_FIRST(&c->hosts);
+	struct rank *old = rank_find(c, spawn->member);
+	char text[512];
+
+	if (s->rank || (old && !old->ended)) {
+		stub_exit(l, spawn->member, "this rank runs already");
+		return;
+	}
+	if (!h || !h->link) {
+		snprintf(text, sizeof(text), "host %.300s %s", spawn->host, h ? "is lost" : "is not one of the job's hosts");
+		stub_exit(l, spawn->member, text);
+		return;
+	}
+	s->rank = rank_create(c, spawn->member, h, l);
+	spawn->virtual_ip = s->rank->virtual_ip;
+	link_send(h->link, LINK_MSG(SPAWN, spawn, spawn));
+}
+
+static void stub_signal(struct rank *r, int signo)
+{
+	if (signo < 1 || signo > 64)
+		return;
+	if (r->move && signo != SIGKILL)
+		r->signals |= 1ull << (signo - 1);
+	else
+		send_signal(r, signo);
+}
+
+static void stub_message(struct link *l, const Ms__Msg *msg, void *user)
+{
+	struct stub *s = user;
+
+	if (msg->body_case == MS__MSG__BODY_SPAWN) {
+		stub_spawn(s, l, msg->spawn);
+		return;
+	}
+	if (!s->rank)
+		return;
+	if (msg->body_case == MS__MSG__BODY_SIGNAL)
+		stub_signal(s->rank, msg->signal->signo);
+	else if ((msg->body_case == MS__MSG__BODY_DATA && msg->data->member == s->rank->id) ||
+	         (msg->body_case == MS__MSG__BODY_ACK && msg->ack->member == s->rank->id))
+		to_daemon(s->rank, msg);
+}
+
+static void stub_down(struct link *l, const char *why, void *user)
+{
+	struct stub *s = user;
+
+	if (s->rank) {
+		s->rank->stub = NULL;
+		if (!s->rank->ended) {
+			s->rank->doomed = true;
+			send_signal(s->rank, SIGKILL);
+		}
+	}
+	link_destroy(l);
+	free(s);
+}
+
+static const struct link_ops stub_ops = {.on_message = stub_message, .on_down = stub_down};
+
+void rank_stub_hello(struct coord *c, struct link *l)
+{
+	struct stub *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		log_die("out of memory");
+	s->c = c;
+	link_set_user(l, &stub_ops, s);
+}
+
+static void answer(struct rank *r, const struct question *q)
+{
+	Ms__Serving s = MS__SERVING__INIT;
+	Ms__Found f = MS__FOUND__INIT;
+	Ms__WhereIs w = MS__WHERE_IS__INIT;
+	Ms__Place place = host_place(r->host);
+	unsigned status = r->ended ? MS_PLACE_ENDED : MS_PLACE_OK;
+
+	if (q->asker) {
+		w.member = r->id;
+		w.status = status;
+		w.place = &place;
+		w.m = r->decided;
+		link_send(q->asker->link, LINK_MSG(WHERE_IS, where_is, &w));
+		return;
+	}
+	f.request = q->request;
+	f.status = status == MS_PLACE_OK && !r->port ? MS_PLACE_NOBODY : status;
+	s.member = r->id;
+	s.virtual_ip = r->virtual_ip;
+	s.ip = r->ip;
+	s.port = r->port;
+	s.m = r->decided;
+	s.cookie = (ProtobufCBinaryData){sizeof(r->cookie), r->cookie};
+	f.entry = &s;
+	link_send(r->c->master, LINK_MSG(FOUND, found, &f));
+}
+
+static void answer_all(struct rank *r)
+{
+	struct question *q;
+
+	while ((q = r->questions)) {
+		r->questions = q->next;
+		answer(r, q);
+		free(q);
+	}
+}
+
+static void ask(struct rank *r, struct host *asker, uint64_t request)
+{
+	struct question *q = malloc(sizeof(*q));
+
+	if (!q)
+		log_die("out of memory");
+	*q = (struct question){r->questions, asker, request};
+	r->questions = q;
+	if (!r->move || r->decided == r->m)
+		answer_all(r);
+}
+
+void rank_where(struct host *h, const Ms__Where *w)
+{
+	struct rank *r = rank_find(h->c, w->member);
+	Ms__WhereIs none = MS__WHERE_IS__INIT;
+
+	if (r) {
+		ask(r, h, 0);
+		return;
+	}
+	none.member = w->member;
+	none.status = MS_PLACE_NOBODY;
+	link_send(h->link, LINK_MSG(WHERE_IS, where_is, &none));
+}
+
+void rank_lookup(struct coord *c, const Ms__Lookup *l)
+{
+	Ms__Found none = MS__FOUND__INIT;
+	struct rank *r;
+
+	TAILQ_FOREACH(r, &c->ranks, entry) {
+		if (r->virtual_ip == l->virtual_ip) {
+			ask(r, NULL, l->request);
+			return;
+		}
+	}
+	none.request = l->request;
+	none.status = MS_PLACE_NOBODY;
+	link_send(c->master, LINK_MSG(FOUND, found, &none));
+}
+
+void rank_serving(struct coord *c, const Ms__Serving *s)
+{
+	struct rank *r = rank_find(c, s->member);
+
+	if (!r || r->decided > s->m)
+		return;
+	r->ip = s->ip;
+	r->port = (uint16_t)s->port;
+	if (s->cookie.len == sizeof(r->cookie))
+		memcpy(r->cookie, s->cookie.data, sizeof(r->cookie));
+}
+
+static void rank_end(struct rank *r, int32_t status)
+{
+	Ms__Ended e = MS__ENDED__INIT;
+
+	r->ended = true;
+	r->status = status;
+	e.member = r->id;
+	e.status = status;
+	host_send_all(r->c, LINK_MSG(ENDED, ended, &e));
+	link_send(r->c->master, LINK_MSG(ENDED, ended, &e));
+	answer_all(r);
+	move_rank_ended(r);
+}
+
+void rank_from_daemon(struct host *h, const Ms__Msg *msg)
+{
+	uint32_t id = 0;
+	struct rank *r;
+
+	switch (msg->body_case) {
+	case MS__MSG__BODY_SPAWNED: id = msg->spawned->member; break;
+	case MS__MSG__BODY_JOINED: id = msg->joined->member; break;
+	case MS__MSG__BODY_DATA: id = msg->data->member; break;
+	case MS__MSG__BODY_ACK: id = msg->ack->member; break;
+	case MS__MSG__BODY_EXIT: id = msg->exit->member; break;
+	default: break;
+	}
+	r = rank_find(h->c, id);
+	if (!r || r->ended)
+		return;
+	if (msg->body_case == MS__MSG__BODY_SPAWNED) {
+		r->pid = msg->spawned->pid;
+		if (r->doomed)
+			send_signal(r, SIGKILL);
+	} else if (msg->body_case == MS__MSG__BODY_JOINED) {
+		r->joined = true;
+	} else {
+		link_send(r->stub, msg);
+	}
+	if (msg->body_case == MS__MSG__BODY_EXIT)
+		rank_end(r, msg->exit->status);
+}
+
+static void note_outcome(struct rank *r, uint64_t m, bool committed)
+{
+	bool *list = realloc(r->outcomes, (size_t)(m + 1) * sizeof(*list));
+
+	if (!list)
+		log_die("out of memory");
+	r->outcomes = list;
+	list[m] = committed;
+	r->decided = m;
+}
+
+static void release_signals(struct rank *r)
+{
+	for (int i = 1; i <= 64; i++)
+		if (r->signals >> (i - 1) & 1)
+			send_signal(r, i);
+	r->signals = 0;
+	if (r->doomed)
+		send_signal(r, SIGKILL);
+}
+
+void rank_decided(struct rank *r, uint64_t m, struct host *to, const Ms__WantCommit *w)
+{
+	Ms__Moved moved = MS__MOVED__INIT;
+
+	note_outcome(r, m, to != NULL);
+	if (to) {
+		r->host = to;
+		r->moves++;
+		r->ip = w->serving->ip;
+		r->port = (uint16_t)w->serving->port;
+		link_send(r->c->master, LINK_MSG(SERVING, serving, w->serving));
+		moved.member = r->id;
+		moved.m = m;
+		moved.host = to->name;
+		link_send(r->stub, LINK_MSG(MOVED, moved, &moved));
+	}
+	answer_all(r);
+	release_signals(r);
+}
+
+void rank_host_lost(struct host *h, const char *why)
+{
+	char text[512], id[24];
+	struct rank *r;
+
+	TAILQ_FOREACH(r, &h->c->ranks, entry) {
+		if (r->host != h || r->ended)
+			continue;
+		snprintf(id, sizeof(id), "%u.%u", MS_MEMBER_WORLD(r->id), MS_MEMBER_RANK(r->id));
+		snprintf(text, sizeof(text), "rank %s is lost with its host %.200s: %.100s", id, h->name, why);
+		stub_exit(r->stub, r->id, text);
+		rank_end(r, RANK_LOST << 8);
+	}
+}

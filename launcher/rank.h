@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/* rank.h - a member of the job as the coordinator knows it: its stub, its place, its end. */
+#ifndef LAUNCHER_RANK_H
+#define LAUNCHER_RANK_H
+
+#include "coord.h"
+#include "host.h"
+
+struct rank {
+	TAILQ_ENTRY(rank) entry;
+	struct coord *c;      /* borrowed */
+	uint32_t id;
+	struct host *host;    /* borrowed: the place by the last record */
+	struct link *stub;    /* NULL: gone */
+	uint32_t virtual_ip;
+	int32_t pid;
+	bool joined;          /* it called msock_init */
+	bool ended;
+	bool doomed;          /* its stub is gone: it is to be killed wherever it is */
+	int32_t status;
+	uint64_t m;           /* last number given out */
+	uint64_t decided;     /* last number with a record */
+	bool *outcomes;       /* by number: COMMITTED? */
+	uint32_t moves;       /* committed ones */
+	struct move *move;    /* not yet resumed; NULL: none */
+	uint64_t signals;     /* that came while it moved; bit n-1 */
+	uint16_t port;        /* data port; 0: it has no listener */
+	uint8_t cookie[MS_TOKEN];
+	uint32_t ip;          /* real address of the listener */
+	struct question *questions; /* that wait for the move's record */
+};
+
+struct rank *rank_find(struct coord *c, uint32_t id);
+/* A process called on coord.sock as a stub. */
+void rank_stub_hello(struct coord *c, struct link *l);
+void rank_from_daemon(struct host *h, const Ms__Msg *msg);
+void rank_serving(struct coord *c, const Ms__Serving *s);
+/* Questions of daemons and of the master: answered when no move is undecided. */
+void rank_where(struct host *h, const Ms__Where *w);
+void rank_lookup(struct coord *c, const Ms__Lookup *l);
+/* A move of it has its record; committed_to NULL: it stays. */
+void rank_decided(struct rank *r, uint64_t m, struct host *committed_to, const Ms__WantCommit *w);
+void rank_host_lost(struct host *h, const char *why);
+
+#endif

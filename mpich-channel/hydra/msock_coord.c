@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: MIT */
+/* msock_coord.c - mpiexec's hold on the job's coordinator: one child and two pipes. */
+#include "bsci.h"
+#include "hydra.h"
+#include "msock.h"
+#include <poll.h>
+#include <sys/random.h>
+#include <time.h>
+
+#define START_MS 120000 /* daemons on all hosts up; the coordinator has shorter limits of its own */
+#define STOP_MS 15000   /* members, daemons, master gone and the job directory removed */
+
+static struct {
+	pid_t pid;   /* 0: none was started */
+	pid_t owner; /* who started it; our atexit handler also runs in children that fail to exec */
+	int in;      /* its standard input; the end of it is the end of the job */
+	int out;     /* its standard output; closed when it has ended */
+} coord;
+
+static long long now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
+}
+
+/* A reader that has gone is not told here: it has said why on the other pipe, or is found silent there. */
+static void write_all(int fd, const char *text, size_t size)
+{
+	void (*old)(int) = signal(SIGPIPE, SIG_IGN);
+
+	while (size) {
+		ssize_t n = write(fd, text, size);
+
+		if (n < 0 && errno != EINTR)
+			break;
+		if (n > 0) {
+			text += n;
+			size -= n;
+		}
+	}
+	signal(SIGPIPE, old);
+}
+
+/* Read up to a newline, an end of file or the deadline; how many bytes there are, -1 at the deadline. */
+static int read_line(int fd, char *line, int size, long long deadline)
+{
+	struct pollfd pfd = { .fd = fd, .events = POLLIN };
+	int len = 0;
+
+	while (len < size - 1) {
+		long long left = deadline - now_ms();
+		int n;
+
+		if (left <= 0)
+			return -1;
+		if (poll(&pfd, 1, left) <= 0)
+			continue;
+		n = read(fd, line + len, 1);
+		if (n < 0 && (errno == EINTR || errno == EAGAIN))
+			continue;
+		if (n <= 0 || line[len] == '\n')
+			break;
+		len++;
+	}
+	line[len] = '\0';
+	return len;
+}
+
+static void put_ports(FILE *to)
+{
+	const char *range = NULL;
+	unsigned low, high;
+
+	if (!MPL_env2str("MPIR_CVAR_CH3_PORT_RANGE", &range) && !MPL_env2str("MPIEXEC_PORT_RANGE", &range))
+		return;
+	if (sscanf(range, "%u:%u", &low, &high) == 2)
+		fprintf(to, "port-range %u %u\n", low, high);
+}
+
+static void put_extra_args(FILE *to)
+{
+	const char *extra = NULL;
+	char *list, *arg, *rest;
+
+	if (!MPL_env2str("HYDRA_LAUNCHER_EXTRA_ARGS", &extra))
+		return;
+	list = rest = MPL_strdup(extra);
+	while ((arg = strsep(&rest, " ")))
+		if (*arg)
+			fprintf(to, "launch-arg %s\n", arg);
+	MPL_free(list);
+}
+
+static void put_job(FILE *to, struct HYD_node *nodes, char **proxy_args)
+{
+	unsigned nonce = 0;
+	struct HYD_node *node;
+
+	if (getrandom(&nonce, sizeof(nonce), 0) != sizeof(nonce))
+		nonce = now_ms();
+	fprintf(to, "job %d-%08x\n", (int)getpid(), nonce);
+	if (HYDT_bsci_info.launcher_exec)
+		fprintf(to, "launcher-exec %s\n", HYDT_bsci_info.launcher_exec);
+	put_extra_args(to);
+	put_ports(to);
+	for (; *proxy_args; proxy_args++)
+		if (!strcmp(*proxy_args, "--iface") && proxy_args[1])
+			fprintf(to, "iface %s\n", proxy_args[1]);
+	for (node = nodes; node; node = node->next)
+		fprintf(to, "host %s\n", node->hostname);
+	fputs("end\n", to);
+}
+
+/* In the child.  A session of its own: Ctrl-C is for mpiexec, which passes on what the ranks shall have. */
+static void exec_coord(const char *path, int in, int out)
+{
+	char line[HYD_TMP_STRLEN];
+	sigset_t none;
+
+	setsid();
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (dup2(in, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0)
+		_exit(127);
+	execl(path, path, (char *)NULL);
+	MPL_snprintf(line, sizeof(line), "error cannot run %s: %s\n", path, strerror(errno));
+	_exit(write(STDOUT_FILENO, line, strlen(line)) < 0 ? 126 : 127);
+}
+
+static HYD_status spawn(void)
+{
+	int in[2] = { -1, -1 }, out[2] = { -1, -1 };
+	char *path = NULL;
+	HYD_status status;
+
+	status = HYDT_bscd_msock_helper("msrank-coord", &path);
+	HYDU_ERR_POP(status, "cannot find the coordinator\n");
+	/* Above 2 whatever mpiexec was started with closed, or dup2 in the child would lose one. */
+	if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC))
+		HYDU_ERR_SETANDJUMP(status, HYD_SOCK_ERROR, "pipe error (%s)\n", MPL_strerror(errno));
+	coord.pid = fork();
+	if (coord.pid == 0)
+		exec_coord(path, in[0], out[1]);
+	if (coord.pid < 0) {
+		coord.pid = 0;
+		HYDU_ERR_SETANDJUMP(status, HYD_INTERNAL_ERROR, "fork error (%s)\n", MPL_strerror(errno));
+	}
+	coord.owner = getpid();
+	coord.in = in[1];
+	coord.out = out[0];
+	in[1] = out[0] = -1;
+
+fn_exit:
+	for (int i = 0; i < 2; i++) {
+		if (in[i] >= 0)
+			close(in[i]);
+		if (out[i] >= 0)
+			close(out[i]);
+	}
+	MPL_free(path);
+	return status;
+
+fn_fail:
+	goto fn_exit;
+}
+
+/* What went wrong is for the user, in one line; there is nothing yet that an orderly end would have to undo. */
+static void give_up(const char *why)
+{
+	fprintf(stderr, "mpiexec: %s\n", why);
+	exit(1);
+}
+
+HYD_status HYDT_bscd_msock_coord_start(struct HYD_node *nodes, char **proxy_args)
+{
+	char line[HYD_TMP_STRLEN], *text = NULL;
+	size_t size = 0;
+	FILE *to;
+	HYD_status status = HYD_SUCCESS;
+
+	if (coord.pid)
+		return HYD_SUCCESS;
+
+	status = spawn();
+	HYDU_ERR_POP(status, "cannot start the coordinator\n");
+	atexit(HYDT_bscd_msock_coord_stop);
+
+	to = open_memstream(&text, &size);
+	HYDU_ERR_CHKANDJUMP(status, !to, HYD_INTERNAL_ERROR, "no memory\n");
+	put_job(to, nodes, proxy_args);
+	fclose(to);
+	write_all(coord.in, text, size);
+	free(text);
+
+	if (read_line(coord.out, line, sizeof(line), now_ms() + START_MS) < 0)
+		give_up("the job's coordinator does not answer");
+	if (!strncmp(line, "ready ", 6))
+		setenv("MSOCK_JOBDIR", line + 6, 1);
+	else
+		give_up(!strncmp(line, "error ", 6) ? line + 6 : "the job's coordinator ended at once");
+
+fn_exit:
+	return status;
+
+fn_fail:
+	goto fn_exit;
+}
+
+void HYDT_bscd_msock_coord_stop(void)
+{
+	char line[HYD_TMP_STRLEN];
+	long long deadline;
+	int len;
+
+	if (!coord.pid || coord.owner != getpid())
+		return;
+	close(coord.in);
+	deadline = now_ms() + STOP_MS;
+	do
+		len = read_line(coord.out, line, sizeof(line), deadline);
+	while (len > 0);
+	if (len < 0) {
+		fprintf(stderr, "mpiexec: the job's coordinator does not end; killing it\n");
+		kill(coord.pid, SIGKILL);
+	}
+	/* ECHILD if Hydra's own wait for any child has had it already. */
+	while (waitpid(coord.pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	close(coord.out);
+	coord.pid = 0;
+	unsetenv("MSOCK_JOBDIR");
+}

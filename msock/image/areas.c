@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: MIT */
+/* The list of mappings: which of them are in the image, and as what. */
+#include <errno.h>
+
+#include "image/image_entry.h"
+#include "image/proc.h"
+#include "image/say.h"
+#include "image/workspace.h"
+
+static bool path_begins(const char *path, const char *with)
+{
+	while (*with)
+		if (*path++ != *with++)
+			return false;
+	return true;
+}
+
+static bool path_ends(const char *path, const char *with)
+{
+	size_t n = ms_strlen(path), k = ms_strlen(with);
+
+	return n >= k && ms_streq(path + n - k, with);
+}
+
+/* The kernel writes a newline in a path as \012; nothing else is escaped. */
+static void path_unescape(char *path)
+{
+	char *to = path;
+
+	for (const char *s = path; *s; s++) {
+		if (s[0] == '\\' && s[1] == '0' && s[2] == '1' && s[3] == '2') {
+			*to++ = '\n';
+			s += 3;
+		} else {
+			*to++ = *s;
+		}
+	}
+	*to = 0;
+}
+
+void areas_name(const struct image_area *a, char *buf, size_t size)
+{
+	image_print(buf, size, "%s at %x-%x", a->path[0] ? a->path : "memory", a->start, a->end);
+}
+
+static int area_refuse(struct workspace *ws, const struct image_area *a, const char *what)
+{
+	char name[160];
+
+	areas_name(a, name, sizeof(name));
+	return image_say(ws->why, "mapping %s: %s", name, what);
+}
+
+static int area_of_file(struct workspace *ws, struct image_area *a, bool shared)
+{
+	struct stat st;
+	int e;
+
+	if (path_begins(a->path, "/memfd:") || path_begins(a->path, "/SYSV") || path_begins(a->path, "/dev/shm/"))
+		return area_refuse(ws, a, "shared memory");
+	if (path_ends(a->path, " (deleted)"))
+		return area_refuse(ws, a, "the file is deleted");
+	e = ms_fstatat(AT_FDCWD, a->path, &st, 0);
+	if (e)
+		return image_say(ws->why, "mapping of %s: %e", a->path, e);
+	if (!S_ISREG(st.st_mode))
+		return area_refuse(ws, a, "not a regular file");
+	a->file_size = (uint64_t)st.st_size;
+	a->kind = shared ? IMAGE_AREA_SHARED_FILE : IMAGE_AREA_FILE;
+	return 0;
+}
+
+/* Sets kind and flags; kind 0: not in the image. */
+static int area_classify(struct workspace *ws, struct image_area *a, bool shared)
+{
+	const char *path = a->path;
+
+	if (ms_streq(path, "[vsyscall]"))
+		return 0;
+	if (ms_streq(path, "[vdso]")) {
+		a->kind = IMAGE_AREA_VDSO;
+	} else if (ms_streq(path, "[vvar]") || ms_streq(path, "[vvar_vclock]")) {
+		a->kind = IMAGE_AREA_VVAR;
+	} else if (!shared && (!path[0] || ms_streq(path, "[heap]") || path_begins(path, "[anon:"))) {
+		a->kind = IMAGE_AREA_ANON;
+	} else if (!shared && path_begins(path, "[stack")) {
+		a->kind = IMAGE_AREA_ANON;
+		a->flags |= IMAGE_AREA_GROWSDOWN;
+	} else if (shared && (ms_streq(path, "/dev/zero (deleted)") || path_begins(path, "[anon_shmem:"))) {
+		a->kind = IMAGE_AREA_SHARED_ANON;
+	} else if (path[0] == '/' && !path_begins(path, "/dev/zero")) {
+		return area_of_file(ws, a, shared);
+	} else {
+		return area_refuse(ws, a, "this kind of memory cannot move");
+	}
+	if (a->kind == IMAGE_AREA_ANON || a->kind == IMAGE_AREA_SHARED_ANON)
+		a->path = "";
+	return 0;
+}
+
+static int area_add(struct workspace *ws, struct image_area *a, const struct proc_map *map)
+{
+	struct image_area *out = &ws->areas[ws->area_count];
+
+	if (ws->area_count == IMAGE_AREAS_MAX)
+		return image_say(ws->why, "more than %d mappings", IMAGE_AREAS_MAX);
+	if (a->start >= a->end)
+		return 0;
+	if (a->kind == IMAGE_AREA_FILE || a->kind == IMAGE_AREA_SHARED_FILE)
+		a->offset = map->offset + (a->start - map->start);
+	else
+		a->offset = 0;
+	*out = *a;
+	ws->area_count++;
+	return 0;
+}
+
+/* The parts of the mapping that are neither workspace nor restorer. */
+static int area_add_parts(struct workspace *ws, struct image_area *a, const struct proc_map *map)
+{
+	const struct pages_run out[2] = {
+		{ IMAGE_ZONE, IMAGE_ZONE + IMAGE_ZONE_SIZE },
+		{ ws->base, ws->base + WORKSPACE_SIZE },
+	};
+
+	for (int i = 0; i < 2; i++) {
+		struct image_area below = *a;
+
+		if (out[i].end <= a->start || out[i].start >= a->end)
+			continue;
+		below.end = out[i].start;
+		if (below.end > below.start && area_add(ws, &below, map))
+			return -1;
+		if (out[i].end >= a->end)
+			return 0;
+		a->start = out[i].end;
+	}
+	return area_add(ws, a, map);
+}
+
+static int area_check_alone(struct workspace *ws, const struct proc_map *map, uint64_t *seen)
+{
+	struct image_area a = { .start = map->start, .end = map->end, .path = "shared anonymous memory" };
+
+	if (map->ino == *seen)
+		return area_refuse(ws, &a, "mapped in several pieces");
+	*seen = map->ino;
+	return 0;
+}
+
+int areas_read(struct workspace *ws)
+{
+	long n = proc_read("/proc/self/maps", ws->maps, WORKSPACE_MAPS);
+	const char *at = ws->maps;
+	uint64_t shared_seen = 0;
+	struct proc_map map;
+
+	if (n <= 0)
+		return image_say(ws->why, "cannot read /proc/self/maps: %e", (int)n);
+	ws->area_count = 0;
+	while (proc_map_next(&at, &map)) {
+		struct image_area a = { .start = map.start, .end = map.end, .prot = (uint8_t)map.prot };
+		char *path = (char *)map.path;
+
+		path[map.path_len] = 0;
+		path_unescape(path);
+		a.path = path;
+		if (a.start >= IMAGE_ZONE && a.end <= IMAGE_ZONE + IMAGE_ZONE_SIZE)
+			continue;
+		if (area_classify(ws, &a, map.shared))
+			return -1;
+		if (a.kind == IMAGE_AREA_SHARED_ANON && area_check_alone(ws, &map, &shared_seen))
+			return -1;
+		if (a.kind && area_add_parts(ws, &a, &map))
+			return -1;
+	}
+	return 0;
+}

@@ -1,0 +1,334 @@
+/* SPDX-License-Identifier: MIT */
+/* Descriptors: what they are at the source, the same again at the target. */
+#include <errno.h>
+#include <sys/sysmacros.h>
+
+#include "image/baggage.h"
+#include "image/mem.h"
+#include "image/proc.h"
+#include "image/say.h"
+
+enum { FDS_MAX = 65536, KCMP_FILE = 0 };
+
+/* Flags that mean something after the open. */
+static const int kept_flags = O_ACCMODE | O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME | O_DSYNC | O_SYNC | O_PATH |
+			      O_DIRECTORY | O_NOFOLLOW;
+
+static const char *fd_path(char buf[64], int fd)
+{
+	image_print(buf, 64, "/proc/self/fd/%d", fd);
+	return buf;
+}
+
+static bool device_is_harmless(dev_t dev)
+{
+	if (major(dev) != 1)
+		return false;
+	switch (minor(dev)) {
+	case 3: /* null */
+	case 5: /* zero */
+	case 7: /* full */
+	case 8: /* random */
+	case 9: /* urandom */
+		return true;
+	}
+	return false;
+}
+
+static int file_by_path(struct baggage_file *f, const struct stat *st, const char *path, char why[IMAGE_WHY])
+{
+	struct stat there;
+	int follow = (f->flags & O_PATH) && S_ISLNK(st->st_mode) ? AT_SYMLINK_NOFOLLOW : 0;
+
+	if (st->st_nlink == 0)
+		return image_say(why, "descriptor %d: the file is deleted: %s", f->fd, path);
+	if (ms_fstatat(AT_FDCWD, path, &there, follow) || there.st_ino != st->st_ino || there.st_dev != st->st_dev)
+		return image_say(why, "descriptor %d: its path leads to another file now: %s", f->fd, path);
+	f->kind = BAGGAGE_PATH;
+	if (!(f->flags & O_PATH) && (S_ISREG(st->st_mode) || S_ISDIR(st->st_mode)))
+		f->offset = ms_lseek(f->fd, 0, SEEK_CUR);
+	return 0;
+}
+
+static int64_t channel_of(const struct image_source *src, const struct stat *st)
+{
+	for (int i = 0; i < 4; i++)
+		if (src->channel[i].ino && src->channel[i].ino == st->st_ino && src->channel[i].dev == st->st_dev)
+			return i;
+	return -1;
+}
+
+/* The value after "name:" in fdinfo, past blanks. */
+static const char *fdinfo_field(const char *text, const char *name)
+{
+	return proc_field(text, name);
+}
+
+/* fdinfo's "(s, ns)" */
+static struct timespec fdinfo_pair(const char *s)
+{
+	struct timespec t = { 0 };
+
+	if (!s || *s != '(')
+		return t;
+	s++;
+	t.tv_sec = (time_t)proc_number(&s, 10);
+	while (*s == ',' || *s == ' ')
+		s++;
+	t.tv_nsec = (long)proc_number(&s, 10);
+	return t;
+}
+
+/* Kinds whose whole state fdinfo tells. */
+static int file_by_fdinfo(struct baggage_file *f, const char *what, char why[IMAGE_WHY])
+{
+	char path[64], text[4096];
+	const char *s;
+
+	image_print(path, sizeof(path), "/proc/self/fdinfo/%d", f->fd);
+	if (proc_read(path, text, sizeof(text)) <= 0)
+		text[0] = 0;
+	if (ms_streq(what, "anon_inode:[eventfd]") && (s = fdinfo_field(text, "eventfd-count"))) {
+		f->kind = BAGGAGE_EVENTFD;
+		f->extra = proc_number(&s, 16);
+		s = fdinfo_field(text, "eventfd-semaphore");
+		if (s && *s == '1')
+			f->flags |= 1; /* EFD_SEMAPHORE, below every O_ flag but O_WRONLY, which eventfds never have */
+		return 0;
+	}
+	if (ms_streq(what, "anon_inode:[signalfd]") && (s = fdinfo_field(text, "sigmask"))) {
+		f->kind = BAGGAGE_SIGNALFD;
+		f->extra = proc_number(&s, 16);
+		return 0;
+	}
+	if (ms_streq(what, "anon_inode:[timerfd]") && (s = fdinfo_field(text, "clockid"))) {
+		f->kind = BAGGAGE_TIMERFD;
+		f->extra = proc_number(&s, 10);
+		f->timer.it_value = fdinfo_pair(fdinfo_field(text, "it_value"));
+		f->timer.it_interval = fdinfo_pair(fdinfo_field(text, "it_interval"));
+		s = fdinfo_field(text, "ticks");
+		f->offset = s ? (int64_t)proc_number(&s, 10) : 0;
+		return 0;
+	}
+	return image_say(why, "descriptor %d: %s cannot move", f->fd, what);
+}
+
+static int file_classify(struct baggage *c, struct baggage_file *f, const struct image_source *src, char why[IMAGE_WHY])
+{
+	char link[64], path[IMAGE_PATH_MAX];
+	struct stat st;
+	int64_t channel;
+	long n;
+	int e = ms_fstat(f->fd, &st);
+
+	if (e)
+		return image_say(why, "descriptor %d: %e", f->fd, e);
+	f->flags = (int)ms_fcntl(f->fd, F_GETFL, 0);
+	f->cloexec = ms_fcntl(f->fd, F_GETFD, 0) & FD_CLOEXEC;
+	f->dev = st.st_dev;
+	f->ino = st.st_ino;
+	n = ms_readlinkat(AT_FDCWD, fd_path(link, f->fd), path, sizeof(path) - 1);
+	if (n < 0)
+		return image_say(why, "descriptor %d: cannot tell what it is: %e", f->fd, (int)n);
+	path[n] = 0;
+	f->path = baggage_string(c, path, (size_t)n);
+	if (!f->path)
+		return image_say(why, "no memory for the descriptors");
+	channel = channel_of(src, &st);
+	if (channel >= 0) {
+		f->kind = BAGGAGE_CHANNEL;
+		f->extra = (uint64_t)channel;
+		return 0;
+	}
+	switch (st.st_mode & S_IFMT) {
+	case S_IFREG:
+	case S_IFDIR:
+	case S_IFLNK:
+		return file_by_path(f, &st, f->path, why);
+	case S_IFCHR:
+		if (device_is_harmless(st.st_rdev))
+			return file_by_path(f, &st, f->path, why);
+		return image_say(why, "descriptor %d: device %s", f->fd, path);
+	case S_IFBLK:
+		return image_say(why, "descriptor %d: device %s", f->fd, path);
+	case S_IFIFO:
+		return image_say(why, "descriptor %d: a pipe that is not the job's: %s", f->fd, path);
+	case S_IFSOCK:
+		return image_say(why, "descriptor %d: a socket that is not the job's: %s", f->fd, path);
+	}
+	return file_by_fdinfo(f, f->path, why);
+}
+
+/* The first descriptor that shares position and flags with this one. */
+static int file_same(const struct baggage *c, uint32_t i)
+{
+	int pid = ms_getpid();
+
+	for (uint32_t k = 0; k < i; k++)
+		if (c->files[k].ino == c->files[i].ino && c->files[k].dev == c->files[i].dev &&
+		    ms_sys5(SYS_kcmp, pid, pid, KCMP_FILE, c->files[k].fd, c->files[i].fd) == 0)
+			return (int)k;
+	return (int)i;
+}
+
+static bool fd_is_left_out(const struct image_source *src, const int *skip, int skips, int fd)
+{
+	if (fd == src->sock || fd == src->control_fd || fd == src->listener_fd)
+		return true;
+	for (size_t i = 0; i < src->own_count; i++)
+		if (src->own_fds[i] == fd)
+			return true;
+	for (int i = 0; i < skips; i++)
+		if (skip[i] == fd)
+			return true;
+	return false;
+}
+
+int baggage_files(struct baggage *c, const struct image_source *src, const int *skip, int skips, char why[IMAGE_WHY])
+{
+	int *fds = baggage_alloc(c, FDS_MAX * sizeof(int));
+	int n = fds ? proc_numbers("/proc/self/fd", fds, FDS_MAX) : -ENOMEM;
+
+	if (n < 0)
+		return image_say(why, "cannot list the descriptors in /proc/self/fd: %e", n);
+	if (n > FDS_MAX)
+		return image_say(why, "more than %d descriptors", FDS_MAX);
+	c->control_fd = src->control_fd;
+	c->listener_fd = src->listener_fd;
+	c->file_max = src->control_fd > src->listener_fd ? src->control_fd : src->listener_fd;
+	c->files = baggage_alloc(c, (size_t)n * sizeof(*c->files));
+	if (!c->files && n)
+		return image_say(why, "no memory for the descriptors");
+	for (int i = 0; i < n; i++) {
+		struct baggage_file *f = &c->files[c->file_count];
+
+		if (fds[i] > c->file_max)
+			c->file_max = fds[i];
+		if (fd_is_left_out(src, skip, skips, fds[i]))
+			continue;
+		f->fd = fds[i];
+		if (file_classify(c, f, src, why))
+			return -1;
+		f->same_as = file_same(c, c->file_count);
+		c->file_count++;
+	}
+	return 0;
+}
+
+static int eventfd_open(const struct baggage_file *f)
+{
+	int semaphore = f->flags & 1;
+
+	return ms_eventfd((unsigned)0, semaphore | (f->flags & O_NONBLOCK));
+}
+
+static int timerfd_open(const struct baggage_file *f)
+{
+	int fd = (int)ms_sys2(SYS_timerfd_create, (long)f->extra, f->flags & O_NONBLOCK);
+	struct itimerspec v = f->timer;
+
+	if (fd < 0)
+		return fd;
+	/* Ticks that nobody has read: the shortest time brings one of them back. */
+	if (f->offset && !v.it_value.tv_sec && !v.it_value.tv_nsec)
+		v.it_value.tv_nsec = 1;
+	ms_sys4(SYS_timerfd_settime, fd, 0, (long)&v, 0);
+	return fd;
+}
+
+static int file_open(const struct baggage_file *f, const struct image_arrival *a, char why[IMAGE_WHY])
+{
+	char link[64];
+	uint64_t mask;
+	int fd = -1;
+
+	switch (f->kind) {
+	case BAGGAGE_PATH:
+		fd = ms_open(f->path, (f->flags & kept_flags) | O_CLOEXEC | O_NOCTTY, 0);
+		if (fd >= 0 && f->offset > 0)
+			ms_lseek(fd, f->offset, SEEK_SET);
+		break;
+	case BAGGAGE_CHANNEL:
+		if (a->channel_fd[f->extra] < 0)
+			return image_say(why, "descriptor %d: the target's daemon gave no new end of it", f->fd);
+		fd = ms_dup(a->channel_fd[f->extra]);
+		if (fd >= 0)
+			ms_fcntl(fd, F_SETFL, f->flags & ~O_ACCMODE);
+		break;
+	case BAGGAGE_EVENTFD:
+		fd = eventfd_open(f);
+		if (fd >= 0 && f->extra)
+			ms_write(fd, &f->extra, 8);
+		break;
+	case BAGGAGE_TIMERFD:
+		fd = timerfd_open(f);
+		break;
+	case BAGGAGE_SIGNALFD:
+		mask = f->extra;
+		fd = (int)ms_sys4(SYS_signalfd4, -1, (long)&mask, MS_SIGSET, f->flags & O_NONBLOCK);
+		break;
+	}
+	if (fd < 0)
+		return image_say(why, "descriptor %d: cannot open %s: %e", f->fd,
+				 f->kind == BAGGAGE_CHANNEL ? fd_path(link, f->fd) : f->path, fd);
+	return fd;
+}
+
+/* The restorer's descriptors go above all numbers that the member uses. */
+static int fd_lift(int *fd, int above, char why[IMAGE_WHY])
+{
+	long to;
+
+	if (*fd < 0)
+		return 0;
+	to = ms_fcntl(*fd, F_DUPFD_CLOEXEC, above);
+	if (to < 0)
+		return image_say(why, "descriptor numbers up to %d and some more are not to be had: %e", above, (int)to);
+	*fd = (int)to;
+	return 0;
+}
+
+static void fd_place(int *fd, int number)
+{
+	if (*fd < 0)
+		return;
+	ms_dup3(*fd, number, O_CLOEXEC);
+	ms_close(*fd);
+	*fd = number;
+}
+
+int baggage_files_return(struct baggage *c, struct image_arrival *a)
+{
+	int above = c->file_max + 1;
+	struct rlimit limit;
+
+	ms_sys4(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&limit);
+	limit.rlim_cur = limit.rlim_max;
+	ms_sys4(SYS_prlimit64, 0, RLIMIT_NOFILE, (long)&limit, 0);
+	if (fd_lift(&a->control_fd, above, a->why) || fd_lift(&a->listener_fd, above, a->why))
+		return -1;
+	for (int i = 0; i < 4; i++)
+		if (fd_lift(&a->channel_fd[i], above, a->why))
+			return -1;
+	ms_close_range(0, (unsigned)c->file_max, 0);
+	for (uint32_t i = 0; i < c->file_count; i++) {
+		const struct baggage_file *f = &c->files[i];
+		int own = f->same_as == (int)i;
+		int fd = own ? file_open(f, a, a->why) : c->files[f->same_as].fd;
+
+		if (fd < 0)
+			return -1;
+		if (fd != f->fd) {
+			ms_dup3(fd, f->fd, O_CLOEXEC);
+			if (own)
+				ms_close(fd);
+		}
+		ms_fcntl(f->fd, F_SETFD, f->cloexec ? FD_CLOEXEC : 0);
+	}
+	for (int i = 0; i < 4; i++)
+		if (a->channel_fd[i] >= 0)
+			ms_close(a->channel_fd[i]);
+	fd_place(&a->control_fd, c->control_fd);
+	fd_place(&a->listener_fd, c->listener_fd);
+	return 0;
+}

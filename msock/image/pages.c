@@ -1,0 +1,229 @@
+/* SPDX-License-Identifier: MIT */
+/* Which pages hold something of the process's own, and sending them. */
+#include <errno.h>
+#include <sys/ioctl.h>
+
+#include "image/say.h"
+#include "image/workspace.h"
+
+/* PAGEMAP_SCAN of Linux 6.7; not in this distribution's headers. */
+struct scan_arg {
+	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+	uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+#define SCAN_IOCTL _IOWR('f', 16, struct scan_arg)
+#define SCAN_FILE (1ull << 2)
+#define SCAN_PRESENT (1ull << 3)
+#define SCAN_SWAPPED (1ull << 4)
+#define SCAN_ZERO (1ull << 5)
+
+#define PAGEMAP_PRESENT (1ull << 63)
+#define PAGEMAP_SWAPPED (1ull << 62)
+#define PAGEMAP_FILE (1ull << 61)
+
+/* One run by one ioctl would be a call for each hole: the regions are fetched many at a time. */
+static long scan_regions(struct workspace *ws, const struct image_area *area, uint64_t at, uint64_t *walked)
+{
+	uint64_t no = area->kind == IMAGE_AREA_FILE ? SCAN_FILE : SCAN_ZERO;
+	struct scan_arg arg = {
+		.size = sizeof(arg),
+		.start = at,
+		.end = area->end,
+		.vec = (uint64_t)ws->regions,
+		.vec_len = WORKSPACE_REGIONS,
+		.category_inverted = no,
+		.category_mask = no,
+		.category_anyof_mask = SCAN_PRESENT | SCAN_SWAPPED,
+		.return_mask = SCAN_PRESENT | SCAN_SWAPPED,
+	};
+	long n = ms_ioctl(ws->pagemap_fd, SCAN_IOCTL, &arg);
+
+	*walked = arg.walk_end;
+	return n;
+}
+
+/* The same from the table of entries, for older kernels. */
+static long pagemap_regions(struct workspace *ws, const struct image_area *area, uint64_t at, uint64_t *walked)
+{
+	uint64_t pages = (area->end - at) / IMAGE_PAGE;
+	long have, count = 0;
+
+	if (pages > sizeof(ws->pagemap) / 8)
+		pages = sizeof(ws->pagemap) / 8;
+	have = ms_pread(ws->pagemap_fd, ws->pagemap, pages * 8, (off_t)(at / IMAGE_PAGE * 8));
+	if (have <= 0)
+		return have ? have : -EIO;
+	for (long i = 0; i < have / 8 && count < WORKSPACE_REGIONS; i++) {
+		uint64_t e = ws->pagemap[i], addr = at + (uint64_t)i * IMAGE_PAGE;
+		struct pages_region *last = count ? &ws->regions[count - 1] : NULL;
+
+		*walked = addr + IMAGE_PAGE;
+		if (!(e & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED)))
+			continue;
+		if (area->kind == IMAGE_AREA_FILE && (e & PAGEMAP_FILE))
+			continue;
+		if (last && last->end == addr)
+			last->end += IMAGE_PAGE;
+		else
+			ws->regions[count++] = (struct pages_region){ addr, addr + IMAGE_PAGE, 0 };
+	}
+	return count;
+}
+
+/* Fetches the regions from `at`; their number, or -1. */
+static long regions_fetch(struct workspace *ws, const struct image_area *area, uint64_t at, uint64_t *walked)
+{
+	long n;
+
+	if (area->kind == IMAGE_AREA_SHARED_ANON) {
+		/* What nobody maps at the moment is still there: look at all. */
+		ws->regions[0] = (struct pages_region){ at, area->end, 0 };
+		*walked = area->end;
+		return 1;
+	}
+	if (!ws->no_scan) {
+		n = scan_regions(ws, area, at, walked);
+		if (n >= 0)
+			return n;
+		ws->no_scan = true;
+	}
+	n = pagemap_regions(ws, area, at, walked);
+	return n < 0 ? image_say(ws->why, "cannot read /proc/self/pagemap: %e", (int)n) : n;
+}
+
+static bool page_is_zero(const void *page)
+{
+	const uint64_t *w = page;
+
+	for (size_t i = 0; i < IMAGE_PAGE / 8; i += 8)
+		if (w[i] | w[i + 1] | w[i + 2] | w[i + 3] | w[i + 4] | w[i + 5] | w[i + 6] | w[i + 7])
+			return false;
+	return true;
+}
+
+int pages_flush(struct workspace *ws)
+{
+	struct ms_codec c, head;
+	size_t data = (size_t)ws->run_pages * IMAGE_PAGE;
+	size_t front;
+
+	if (!ws->run_count)
+		return 0;
+	frame_begin(ws, &c);
+	ms_put_u16(&c, (uint16_t)ws->run_count);
+	for (uint32_t i = 0; i < ws->run_count; i++) {
+		uint32_t pages = (uint32_t)((ws->run[i].end - ws->run[i].start) / IMAGE_PAGE);
+
+		ms_put_u64(&c, ws->run[i].start);
+		ms_put_u32(&c, pages);
+		image_sum_add(&ws->sum, ws->iov[i + 1].iov_base, ws->run[i].start, pages);
+	}
+	front = (size_t)(c.at - ws->frame);
+	ms_codec_init(&head, ws->frame, IMAGE_FRAME_HEAD);
+	image_frame_put(&head, IMAGE_PAGES, front - IMAGE_FRAME_HEAD + data);
+	ws->iov[0] = (struct iovec){ ws->frame, front };
+	ws->page_bytes += data;
+	data += front;
+	front = ws->run_count + 1;
+	ws->run_count = ws->run_pages = 0;
+	return frame_write(ws, ws->iov, (int)front, data);
+}
+
+/* Puts one page into the frame; `data` is where its content can be read. No run goes beyond one area. */
+static int page_put(struct workspace *ws, const struct image_area *area, uint64_t addr, const void *data)
+{
+	struct pages_run *last = ws->run_count ? &ws->run[ws->run_count - 1] : NULL;
+	struct iovec *v = &ws->iov[ws->run_count];
+
+	if (last && last->end == addr && addr != area->start && (char *)v->iov_base + v->iov_len == data) {
+		last->end += IMAGE_PAGE;
+		v->iov_len += IMAGE_PAGE;
+	} else {
+		ws->run[ws->run_count] = (struct pages_run){ addr, addr + IMAGE_PAGE };
+		ws->iov[++ws->run_count] = (struct iovec){ (void *)data, IMAGE_PAGE };
+	}
+	if (++ws->run_pages == IMAGE_BATCH_PAGES || ws->run_count == IMAGE_RUNS_MAX)
+		return pages_flush(ws);
+	return 0;
+}
+
+/* Content of a page that the process itself may not read now. */
+static const void *page_fetch(struct workspace *ws, uint64_t addr)
+{
+	uint8_t *to = ws->bounce + (size_t)ws->run_pages * IMAGE_PAGE;
+	long n = ms_pread(ws->mem_fd, to, IMAGE_PAGE, (off_t)addr);
+
+	if (n == IMAGE_PAGE)
+		return to;
+	image_say(ws->why, "cannot read the page at %x: %e", addr, (int)n);
+	return NULL;
+}
+
+int pages_send(struct workspace *ws, const struct image_area *area)
+{
+	bool zero_is_there = area->kind != IMAGE_AREA_FILE;
+	bool direct = area->prot & PROT_READ;
+	uint64_t at = area->start;
+
+	while (at < area->end) {
+		uint64_t walked = area->end;
+		long n = regions_fetch(ws, area, at, &walked);
+
+		if (n < 0)
+			return -1;
+		for (long i = 0; i < n; i++)
+			for (uint64_t p = ws->regions[i].start; p < ws->regions[i].end; p += IMAGE_PAGE) {
+				const void *data = direct ? (const void *)p : page_fetch(ws, p);
+
+				if (!data)
+					return -1;
+				if (zero_is_there && page_is_zero(data))
+					continue;
+				if (page_put(ws, area, p, data))
+					return -1;
+			}
+		at = walked;
+	}
+	return 0;
+}
+
+int pages_touch(struct workspace *ws, const struct image_area *area, struct ms_codec *c, uint16_t *count)
+{
+	uint64_t at = area->start;
+
+	if (area->kind == IMAGE_AREA_SHARED_ANON)
+		return 0;
+	while (at < area->end) {
+		uint64_t walked = area->end;
+		long n = regions_fetch(ws, area, at, &walked);
+
+		if (n < 0)
+			return -1;
+		for (long i = 0; i < n; i++) {
+			if (*count == 2048)
+				if (pages_touch_end(ws, c, count))
+					return -1;
+			if (!*count) {
+				frame_begin(ws, c);
+				ms_put_u16(c, 0);
+			}
+			ms_put_u64(c, ws->regions[i].start);
+			ms_put_u64(c, (ws->regions[i].end - ws->regions[i].start) / IMAGE_PAGE);
+			++*count;
+		}
+		at = walked;
+	}
+	return 0;
+}
+
+int pages_touch_end(struct workspace *ws, struct ms_codec *c, uint16_t *count)
+{
+	struct ms_codec n;
+
+	if (!*count)
+		return 0;
+	ms_codec_init(&n, ws->frame + IMAGE_FRAME_HEAD, 2);
+	ms_put_u16(&n, *count);
+	*count = 0;
+	return frame_end(ws, c, IMAGE_TOUCH);
+}

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT */
+/* Directory, limits and settings of the process as a whole. */
+#include <errno.h>
+#include <linux/prctl.h>
+
+#include "image/baggage.h"
+#include "image/mem.h"
+#include "image/proc.h"
+#include "image/say.h"
+
+static int baggage_directory(struct baggage *c, char why[IMAGE_WHY])
+{
+	char path[IMAGE_PATH_MAX];
+	struct stat st;
+	long n = ms_readlinkat(AT_FDCWD, "/proc/self/cwd", path, sizeof(path) - 1);
+
+	if (n < 0)
+		return image_say(why, "cannot read the working directory: %e", (int)n);
+	path[n] = 0;
+	if (ms_fstatat(AT_FDCWD, "/proc/self/cwd", &st, 0) == 0 && st.st_nlink == 0)
+		return image_say(why, "the working directory is removed: %s", path);
+	c->cwd = baggage_string(c, path, (size_t)n);
+	n = ms_readlinkat(AT_FDCWD, "/proc/self/root", path, sizeof(path) - 1);
+	if (n != 1)
+		return image_say(why, "the process has a root directory of its own (chroot)");
+	return 0;
+}
+
+static int status_umask(void)
+{
+	char text[4096];
+	const char *s;
+	int mask = 0;
+
+	if (proc_read("/proc/self/status", text, sizeof(text)) <= 0)
+		return 022;
+	s = proc_field(text, "Umask");
+	while (s && *s >= '0' && *s <= '7')
+		mask = mask * 8 + (*s++ - '0');
+	return s ? mask : 022;
+}
+
+int baggage_process(struct baggage *c, char why[IMAGE_WHY])
+{
+	if (baggage_directory(c, why))
+		return -1;
+	c->umask = status_umask();
+	for (int i = 0; i < BAGGAGE_LIMITS; i++)
+		ms_sys4(SYS_prlimit64, 0, i, 0, (long)&c->limit[i]);
+	c->personality = (unsigned long)ms_sys1(SYS_personality, 0xffffffff);
+	c->dumpable = (int)ms_prctl(PR_GET_DUMPABLE, 0, 0, 0, 0);
+	c->no_new_privs = (int)ms_prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0);
+	c->subreaper = 0;
+	ms_prctl(PR_GET_CHILD_SUBREAPER, (long)&c->subreaper, 0, 0, 0);
+	c->no_huge = (int)ms_prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0);
+	ms_sys3(SYS_sched_getaffinity, 0, sizeof(c->affinity), (long)c->affinity);
+	return 0;
+}
+
+/* What the target's hard limit forbids is cut down to it. */
+static void limit_restore(int which, const struct rlimit *want)
+{
+	struct rlimit have;
+
+	if (ms_sys4(SYS_prlimit64, 0, which, (long)want, 0) == 0)
+		return;
+	if (ms_sys4(SYS_prlimit64, 0, which, 0, (long)&have))
+		return;
+	have.rlim_cur = want->rlim_cur < have.rlim_max ? want->rlim_cur : have.rlim_max;
+	ms_sys4(SYS_prlimit64, 0, which, (long)&have, 0);
+}
+
+int baggage_process_return(struct baggage *c, struct image_arrival *a)
+{
+	int e = ms_chdir(c->cwd);
+
+	if (e)
+		return image_say(a->why, "cannot enter the working directory %s: %e", c->cwd, e);
+	ms_umask(c->umask);
+	ms_sys1(SYS_personality, (long)c->personality);
+	if (c->no_new_privs)
+		ms_prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	if (c->subreaper)
+		ms_prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
+	if (c->no_huge > 0)
+		ms_prctl(PR_SET_THP_DISABLE, c->no_huge, 0, 0, 0);
+	for (int i = 0; i < BAGGAGE_LIMITS; i++)
+		limit_restore(i, &c->limit[i]);
+	return 0;
+}

@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: MIT */
+/* The member's memory: mapped from the list before the freeze, corrected by the one after it. */
+#include <errno.h>
+#include <linux/prctl.h>
+
+#include "image/mem.h"
+#include "image/restore/restore.h"
+
+enum { POPULATE_WRITE = 23, HUGE = 2 << 20, HUGE_AREA_MIN = 4 << 20, RESERVE_MAX = 1 << 30 };
+
+static struct {
+	int fd;
+	bool write;
+	const char *path;
+	uint64_t size;
+} last_file = { .fd = -1 };
+
+static int area_error(const struct image_area *a, const char *what, int e)
+{
+	return image_say(restore.why, "mapping %s at %x: %s: %e", a->path[0] ? a->path : "memory", a->start, what, e);
+}
+
+/* Most areas come several in a row from one file. */
+static int file_of(const struct image_area *a)
+{
+	bool write = a->kind == IMAGE_AREA_SHARED_FILE && (a->prot & PROT_WRITE);
+	struct stat st;
+
+	if (last_file.fd >= 0 && last_file.write == write && ms_streq(last_file.path, a->path))
+		goto found;
+	if (last_file.fd >= 0)
+		ms_close(last_file.fd);
+	last_file.fd = ms_open(a->path, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC, 0);
+	if (last_file.fd < 0)
+		return area_error(a, "cannot open", last_file.fd);
+	last_file.path = a->path;
+	last_file.write = write;
+	ms_fstat(last_file.fd, &st);
+	last_file.size = (uint64_t)st.st_size;
+found:
+	if (a->kind == IMAGE_AREA_FILE && last_file.size != a->file_size)
+		return image_say(restore.why, "%s is another file here: %u bytes, not %u", a->path, last_file.size,
+				 a->file_size);
+	return last_file.fd;
+}
+
+static void file_done(void)
+{
+	if (last_file.fd >= 0)
+		ms_close(last_file.fd);
+	last_file.fd = -1;
+}
+
+static bool area_is_kernels(const struct image_area *a)
+{
+	return a->kind == IMAGE_AREA_VDSO || a->kind == IMAGE_AREA_VVAR;
+}
+
+/* Maps [start, end) of the area. */
+static int area_map(const struct image_area *a, uint64_t start, uint64_t end)
+{
+	int flags = MAP_FIXED_NOREPLACE;
+	uint64_t offset = 0;
+	int fd = -1;
+	void *p;
+
+	if (start >= end || area_is_kernels(a))
+		return 0;
+	switch (a->kind) {
+	case IMAGE_AREA_ANON:
+		flags |= MAP_PRIVATE | MAP_ANONYMOUS;
+		if (a->flags & IMAGE_AREA_GROWSDOWN)
+			flags |= MAP_GROWSDOWN;
+		if (a->end - a->start > RESERVE_MAX)
+			flags |= MAP_NORESERVE;
+		break;
+	case IMAGE_AREA_SHARED_ANON:
+		flags |= MAP_SHARED | MAP_ANONYMOUS;
+		break;
+	default:
+		flags |= a->kind == IMAGE_AREA_FILE ? MAP_PRIVATE : MAP_SHARED;
+		offset = a->offset + (start - a->start);
+		fd = file_of(a);
+		if (fd < 0)
+			return -1;
+	}
+	p = ms_mmap((void *)start, end - start, a->prot, flags, fd, (off_t)offset);
+	if (ms_is_error(p))
+		return area_error(a, "cannot map", (int)(long)p);
+	return 0;
+}
+
+int memory_map_early(void)
+{
+	for (uint32_t i = 0; i < restore.now.count; i++)
+		if (area_map(&restore.now.area[i].a, restore.now.area[i].a.start, restore.now.area[i].a.end))
+			return -1;
+	file_done();
+	return 0;
+}
+
+/* The area of the current list that holds all of [start, end) and takes pages; NULL if there is none. */
+struct restore_area *memory_area_of(uint64_t start, uint64_t end)
+{
+	uint32_t low = 0, high = restore.now.count;
+
+	while (low < high) {
+		uint32_t mid = (low + high) / 2;
+
+		if (restore.now.area[mid].a.end <= start)
+			low = mid + 1;
+		else
+			high = mid;
+	}
+	if (low == restore.now.count || restore.now.area[low].a.start > start || restore.now.area[low].a.end < end)
+		return NULL;
+	switch (restore.now.area[low].a.kind) {
+	case IMAGE_AREA_ANON:
+	case IMAGE_AREA_FILE:
+	case IMAGE_AREA_SHARED_ANON:
+		return &restore.now.area[low];
+	}
+	return NULL;
+}
+
+int memory_open(struct restore_area *area)
+{
+	const struct image_area *a = &area->a;
+	int e;
+
+	if (area->opened || (a->prot & (PROT_READ | PROT_WRITE)) == (PROT_READ | PROT_WRITE))
+		return 0;
+	e = ms_mprotect((void *)a->start, a->end - a->start, PROT_READ | PROT_WRITE);
+	if (e)
+		return area_error(a, "cannot be made writable", e);
+	area->opened = true;
+	return 0;
+}
+
+int memory_close(void)
+{
+	for (uint32_t i = 0; i < restore.now.count; i++) {
+		struct restore_area *area = &restore.now.area[i];
+		int e;
+
+		if (!area->opened)
+			continue;
+		e = ms_mprotect((void *)area->a.start, area->a.end - area->a.start, area->a.prot);
+		if (e)
+			return area_error(&area->a, "cannot be given its protection", e);
+		area->opened = false;
+	}
+	return 0;
+}
+
+/* Pages that will come are made now, outside of the freeze; large areas by huge pages. */
+int memory_touch(void)
+{
+	for (uint32_t i = 0; i < restore.run_count; i++) {
+		struct restore_run *r = &restore.runs[i];
+		struct restore_area *area = memory_area_of(r->start, r->start + r->pages * IMAGE_PAGE);
+
+		if (area)
+			area->touched += r->pages;
+	}
+	for (uint32_t i = 0; i < restore.now.count; i++) {
+		struct restore_area *area = &restore.now.area[i];
+		uint64_t size = area->a.end - area->a.start;
+
+		if (area->a.kind == IMAGE_AREA_ANON && !(area->a.flags & IMAGE_AREA_GROWSDOWN) &&
+		    size >= HUGE_AREA_MIN && area->touched * IMAGE_PAGE >= size / 2)
+			ms_madvise((void *)area->a.start, size, MADV_HUGEPAGE);
+	}
+	for (uint32_t i = 0; i < restore.run_count; i++) {
+		struct restore_run *r = &restore.runs[i];
+		struct restore_area *area = memory_area_of(r->start, r->start + r->pages * IMAGE_PAGE);
+
+		if (!area || memory_open(area))
+			continue;
+		ms_madvise((void *)r->start, r->pages * IMAGE_PAGE, POPULATE_WRITE);
+	}
+	return 0;
+}
+
+/* May what is mapped for `old` stay where `new` overlaps it? */
+static bool area_keeps(const struct image_area *old, const struct image_area *new)
+{
+	if (old->kind != new->kind || old->flags != new->flags)
+		return false;
+	if (old->kind == IMAGE_AREA_ANON && !(old->flags & IMAGE_AREA_GROWSDOWN))
+		return true;
+	return old->start == new->start && old->end == new->end && old->offset == new->offset &&
+	       ms_streq(old->path, new->path);
+}
+
+static uint64_t highest(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+static uint64_t lowest(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
+
+/*
+ * Unmap the parts of old areas that no new area keeps.  Both lists are in
+ * order of address and neither overlaps itself.
+ */
+static void unmap_gone(void)
+{
+	uint32_t k = 0;
+
+	for (uint32_t i = 0; i < restore.now.count; i++) {
+		const struct image_area *old = &restore.now.area[i].a;
+		uint64_t at = old->start;
+
+		if (area_is_kernels(old))
+			continue;
+		while (k < restore.next.count && restore.next.area[k].a.end <= old->start)
+			k++;
+		for (uint32_t j = k; j < restore.next.count && restore.next.area[j].a.start < old->end; j++) {
+			const struct image_area *new = &restore.next.area[j].a;
+
+			if (!area_keeps(old, new))
+				continue;
+			if (new->start > at)
+				ms_munmap((void *)at, new->start - at);
+			at = lowest(new->end, old->end);
+		}
+		if (at < old->end)
+			ms_munmap((void *)at, old->end - at);
+	}
+}
+
+/* Keep what is there, with the new protection; map the rest. */
+static int map_new(void)
+{
+	uint32_t k = 0;
+
+	for (uint32_t i = 0; i < restore.next.count; i++) {
+		struct restore_area *to = &restore.next.area[i];
+		uint64_t at = to->a.start;
+
+		if (area_is_kernels(&to->a))
+			continue;
+		while (k < restore.now.count && restore.now.area[k].a.end <= to->a.start)
+			k++;
+		for (uint32_t j = k; j < restore.now.count && restore.now.area[j].a.start < to->a.end; j++) {
+			const struct restore_area *from = &restore.now.area[j];
+			uint64_t start = highest(from->a.start, to->a.start);
+			uint64_t end = lowest(from->a.end, to->a.end);
+			int e = 0;
+
+			if (!area_keeps(&from->a, &to->a))
+				continue;
+			if (area_map(&to->a, at, start))
+				return -1;
+			if (from->a.prot != to->a.prot || from->opened)
+				e = ms_mprotect((void *)start, end - start, to->a.prot);
+			if (e)
+				return area_error(&to->a, "cannot change the protection", e);
+			at = end;
+		}
+		if (area_map(&to->a, at, to->a.end))
+			return -1;
+	}
+	file_done();
+	return 0;
+}
+
+int memory_map_final(void)
+{
+	struct restore_list old = restore.now;
+
+	unmap_gone();
+	if (map_new())
+		return -1;
+	restore.now = restore.next;
+	restore.next = old;
+	return 0;
+}
+
+/* The kernel's own mappings go to where the member has them. */
+int memory_place_spans(void)
+{
+	int i = 0;
+
+	for (uint32_t k = 0; k < restore.now.count; k++) {
+		const struct image_area *a = &restore.now.area[k].a;
+		struct restore_span *s = &restore.span[i];
+
+		if (!area_is_kernels(a))
+			continue;
+		if (i == restore.spans || s->size != a->end - a->start || s->vdso != (a->kind == IMAGE_AREA_VDSO))
+			return image_say(restore.why, "the kernels' own mappings (vdso, vvar) differ");
+		if (ms_is_error(ms_mremap((void *)s->parked, s->size, s->size, MREMAP_MAYMOVE | MREMAP_FIXED,
+					  (void *)a->start)))
+			return image_say(restore.why, "the vdso cannot be put at %x", a->start);
+		i++;
+	}
+	return 0;
+}
+
+int memory_program(void)
+{
+	const uint64_t *m = restore.mark;
+	struct prctl_mm_map map = {
+		.start_code = m[IMAGE_CODE_START],
+		.end_code = m[IMAGE_CODE_END],
+		.start_data = m[IMAGE_DATA_START],
+		.end_data = m[IMAGE_DATA_END],
+		.start_brk = m[IMAGE_BRK_START],
+		.brk = m[IMAGE_BRK],
+		.start_stack = m[IMAGE_STACK_START],
+		.arg_start = m[IMAGE_ARG_START],
+		.arg_end = m[IMAGE_ARG_END],
+		.env_start = m[IMAGE_ENV_START],
+		.env_end = m[IMAGE_ENV_END],
+		.auxv = (void *)restore.auxv,
+		.auxv_size = restore.auxv_bytes,
+		.exe_fd = (uint32_t)-1,
+	};
+	int fd = restore.exe[0] ? ms_open(restore.exe, O_RDONLY | O_CLOEXEC, 0) : -1;
+	int e = -1;
+
+	if (fd >= 0) {
+		map.exe_fd = (uint32_t)fd;
+		e = (int)ms_prctl(PR_SET_MM, PR_SET_MM_MAP, (long)&map, sizeof(map), 0);
+		ms_close(fd);
+		map.exe_fd = (uint32_t)-1;
+	}
+	/* Where the link to the program may not be set, the rest still may. */
+	if (e)
+		e = (int)ms_prctl(PR_SET_MM, PR_SET_MM_MAP, (long)&map, sizeof(map), 0);
+	return e ? image_say(restore.why, "cannot set the program's marks (PR_SET_MM_MAP): %e", e) : 0;
+}

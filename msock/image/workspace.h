@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * workspace.h - memory of a capture that is not part of the image.
+ *
+ * The capture must not write to what it captures: so it has its own stack and
+ * buffers, in a mapping that the list of areas leaves out.
+ */
+#ifndef MSOCK_IMAGE_WORKSPACE_H
+#define MSOCK_IMAGE_WORKSPACE_H
+
+#include "image/image.h"
+#include "image/image_format.h"
+#include "image/sum.h"
+#include "lib/sys.h"
+
+enum {
+	WORKSPACE_SIZE = 64 << 20,
+	WORKSPACE_STACK = 256 << 10,
+	WORKSPACE_MAPS = 16 << 20,
+	WORKSPACE_REGIONS = 4096,
+};
+
+/* A run of pages that has a place in the image. */
+struct pages_run {
+	uint64_t start, end;
+};
+
+struct pages_region {
+	uint64_t start, end, categories; /* struct page_region of <linux/fs.h> */
+};
+
+struct workspace {
+	uint64_t base; /* of the mapping with its guards */
+	const struct image_source *src;
+	struct image_stats *stats;
+	char why[IMAGE_WHY];
+	int result;
+
+	int pagemap_fd, mem_fd; /* -1: not open */
+	bool no_scan;           /* the kernel has no PAGEMAP_SCAN */
+
+	uint64_t clock_offset[2]; /* ours less the target's, monotonic and boottime */
+
+	char *maps; /* text of /proc/self/maps, cut into strings */
+	struct image_area *areas;
+	uint32_t area_count;
+
+	struct image_sum sum;
+	uint64_t page_bytes; /* sent */
+	uint64_t all_bytes;
+
+	/* the frame of pages that is being put together */
+	struct pages_run run[IMAGE_RUNS_MAX];
+	struct iovec iov[IMAGE_RUNS_MAX + 1];
+	uint32_t run_count, run_pages;
+
+	uint64_t pagemap[4096];
+	struct pages_region regions[WORKSPACE_REGIONS];
+	uint8_t frame[IMAGE_FRAME_HEAD + IMAGE_FRAME_MAX];
+	uint8_t bounce[IMAGE_BATCH_PAGES * IMAGE_PAGE];
+	uint8_t stack[WORKSPACE_STACK] __attribute__((aligned(64)));
+};
+
+/* areas.c: read the map list into ws->areas; refuses what cannot move, naming it. */
+int areas_read(struct workspace *ws);
+void areas_name(const struct image_area *a, char *buf, size_t size);
+
+/* pages.c: send the pages of the area that are present or swapped out, and private; zero pages are left out where the target has them by itself. */
+int pages_send(struct workspace *ws, const struct image_area *area);
+int pages_flush(struct workspace *ws);
+
+/* Announce them: *count starts at 0, and pages_touch_end sends what is left. */
+int pages_touch(struct workspace *ws, const struct image_area *area, struct ms_codec *c, uint16_t *count);
+int pages_touch_end(struct workspace *ws, struct ms_codec *c, uint16_t *count);
+
+/* frame.c */
+int frame_write(struct workspace *ws, const struct iovec *iov, int count, size_t bytes);
+int frame_read(struct workspace *ws, void *buf, size_t bytes, int timeout_ms);
+/* Frames up to IMAGE_FRAME_MAX: begin, put with the codec, end. */
+void frame_begin(struct workspace *ws, struct ms_codec *c);
+int frame_end(struct workspace *ws, struct ms_codec *c, uint8_t type);
+
+#endif

@@ -1,0 +1,390 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/conn.h"
+
+#include "lib/conn_ops.h"
+#include "lib/core.h"
+#include "lib/listener.h"
+#include "lib/log.h"
+#include "lib/mem.h"
+#include "lib/mirror.h"
+#include "lib/sys.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
+
+enum {
+	CONN_BUCKETS = 1024,
+	CONN_DROP = 65536, /* bytes dropped at once on a closed connection */
+};
+
+static struct conn *all;
+static struct conn *buckets[CONN_BUCKETS];
+
+struct conn *conn_first(void)
+{
+	return all;
+}
+
+static struct conn **conn_bucket(uint64_t stream)
+{
+	return &buckets[(stream ^ stream >> 32) % CONN_BUCKETS];
+}
+
+struct conn *conn_find(uint64_t stream, unsigned end)
+{
+	struct conn *c = *conn_bucket(stream);
+
+	while (c && (c->s.id != stream || c->s.end != end))
+		c = c->hash_next;
+	return c;
+}
+
+static void conn_unhash(struct conn *c)
+{
+	struct conn **at = conn_bucket(c->s.id);
+
+	while (*at && *at != c)
+		at = &(*at)->hash_next;
+	if (*at)
+		*at = c->hash_next;
+}
+
+void conn_rename(struct conn *c, uint64_t stream, unsigned end)
+{
+	struct conn **bucket = conn_bucket(stream);
+
+	conn_unhash(c);
+	stream_init(&c->s, &conn_stream_ops, c->peer_member == core.id ? &core.local : &core.self, stream, end);
+	c->hash_next = *bucket;
+	*bucket = c;
+}
+
+struct conn *conn_create(enum conn_phase phase)
+{
+	struct conn *c = mem_alloc(sizeof(*c));
+
+	if (!c)
+		return NULL;
+	c->v.kind = VSOCK_CONN;
+	c->v.sd = -1;
+	c->phase = phase;
+	c->fd = -1;
+	c->old_fd = -1;
+	conn_ops_init(c);
+	c->next = all;
+	if (all)
+		all->prev = c;
+	all = c;
+	return c;
+}
+
+void conn_destroy(struct conn *c)
+{
+	mirror_release(c);
+	dial_hangup(&c->dial);
+	engine_timer_clear(&c->timer);
+	engine_watch(&c->leg, c->fd, 0);
+	engine_watch(&c->old_leg, c->old_fd, 0);
+	vsock_unbind(&c->v);
+	if (c->fd >= 0)
+		ms_close(c->fd);
+	if (c->old_fd >= 0)
+		ms_close(c->old_fd);
+	carry_clear(&c->carry);
+	conn_unhash(c);
+	if (c->prev)
+		c->prev->next = c->next;
+	else
+		all = c->next;
+	if (c->next)
+		c->next->prev = c->prev;
+	mem_free(c, sizeof(*c));
+}
+
+/* What the engine reads by itself. */
+static uint32_t conn_engine_wants(const struct conn *c, enum stream_from from)
+{
+	if (c->phase == CONN_HALF)
+		return EPOLLIN;
+	if (c->phase != CONN_OPEN || c->carry.length >= CARRY_LIMIT || stream_reads(&c->s) != from)
+		return 0;
+	if (from == STREAM_FROM_OLDER)
+		return EPOLLIN;
+	return c->s.state == STREAM_FLUSHING || c->closed ? EPOLLIN : 0;
+}
+
+static uint32_t conn_kernel_events(const struct conn *c)
+{
+	uint32_t events = 0;
+
+	if (c->phase != CONN_OPEN || c->v.sd < 0)
+		return 0;
+	if (c->v.want & MSOCK_READ && !c->carry.length && stream_reads(&c->s) == STREAM_FROM_LEG &&
+	    c->s.state != STREAM_FLUSHING)
+		events |= EPOLLIN;
+	if (c->v.want & MSOCK_WRITE && stream_may_write(&c->s))
+		events |= EPOLLOUT;
+	return events;
+}
+
+static unsigned conn_own_events(const struct conn *c)
+{
+	unsigned events = 0;
+
+	if (c->phase == CONN_FAILED || c->s.state == STREAM_OVER)
+		return c->v.want;
+	if (c->phase != CONN_OPEN)
+		return 0;
+	if (c->carry.length || stream_at_eof(&c->s))
+		events |= MSOCK_READ;
+	if (c->s.app_fin)
+		events |= MSOCK_WRITE; /* that is, EPIPE */
+	return events & c->v.want;
+}
+
+void conn_sync(struct conn *c)
+{
+	uint32_t leg = conn_engine_wants(c, STREAM_FROM_LEG);
+
+	if (c->v.sd >= 0) {
+		vsock_watch(&c->v, conn_kernel_events(c));
+		vsock_ready(&c->v, conn_own_events(c));
+	}
+	if (c->leg.events != leg) {
+		engine_watch(&c->leg, c->fd, 0);
+		c->leg.lasting = c->closed && c->s.state == STREAM_STEADY;
+		engine_watch(&c->leg, c->fd, leg);
+	}
+	if (c->old_fd >= 0)
+		engine_watch(&c->old_leg, c->old_fd, conn_engine_wants(c, STREAM_FROM_OLDER));
+}
+
+/* The rest of a CONFIRM that was overtaken by a relink message lies ahead of the stream's bytes. */
+static int conn_skip_confirm(struct conn *c, int fd)
+{
+	uint8_t drop[LEG_CONFIRM_SIZE];
+
+	while (c->confirm_left) {
+		long n = ms_read(fd, drop, c->confirm_left);
+
+		if (n <= 0)
+			return n ? (int)n : -ECONNRESET;
+		c->confirm_left -= (unsigned)n;
+	}
+	return 0;
+}
+
+/* One read from the leg that is due. >0, 0: the leg's end, -errno. */
+static ssize_t conn_read_leg(struct conn *c, const struct iovec *iov, int count)
+{
+	int fd = stream_reads(&c->s) == STREAM_FROM_OLDER ? c->old_fd : c->fd;
+	ssize_t n;
+
+	if (c->confirm_left) {
+		int err = conn_skip_confirm(c, fd);
+
+		if (err)
+			return err;
+	}
+	n = count == 1 ? ms_read(fd, iov->iov_base, iov->iov_len) : ms_readv(fd, iov, count);
+	if (n > 0)
+		stream_took(&c->s, (uint64_t)n);
+	return n;
+}
+
+static bool conn_has_leg(const struct conn *c)
+{
+	enum stream_from from = stream_reads(&c->s);
+
+	return from == STREAM_FROM_LEG || from == STREAM_FROM_OLDER;
+}
+
+static void conn_leg_over(struct conn *c, ssize_t n)
+{
+	stream_handle(&c->s, n ? STREAM_RESET : STREAM_LEG_END, NULL);
+	conn_sync(c);
+}
+
+ssize_t conn_readv(struct conn *c, const struct iovec *iov, int count)
+{
+	if (c->phase == CONN_FAILED)
+		return -c->error;
+	if (c->phase != CONN_OPEN)
+		return -EAGAIN;
+	if (c->carry.length) {
+		bool full = c->carry.length >= CARRY_LIMIT;
+		size_t n = carry_take(&c->carry, iov, count);
+
+		if (full || !c->carry.length)
+			conn_sync(c);
+		conn_ops_carry_taken(c);
+		return (ssize_t)n;
+	}
+	while (conn_has_leg(c)) {
+		ssize_t n = conn_read_leg(c, iov, count);
+
+		if (n > 0 || n == -EAGAIN || n == -EFAULT || n == -EINVAL)
+			return n;
+		if (n == 0 && !iov[0].iov_len && count == 1)
+			return 0;
+		if (n != -EINTR)
+			conn_leg_over(c, n);
+	}
+	if (!stream_at_eof(&c->s))
+		return -EAGAIN;
+	return c->s.error ? -c->s.error : 0;
+}
+
+ssize_t conn_writev(struct conn *c, const struct iovec *iov, int count)
+{
+	struct msghdr msg = { .msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count };
+	ssize_t n;
+
+	if (c->phase == CONN_FAILED)
+		return -c->error;
+	if (c->phase != CONN_OPEN)
+		return -EAGAIN;
+	if (!stream_may_write(&c->s)) {
+		if (c->s.state == STREAM_OVER && c->s.error)
+			return -c->s.error;
+		return c->s.app_fin || c->s.state == STREAM_OVER ? -EPIPE : -EAGAIN;
+	}
+	if (count == 1)
+		n = ms_send(c->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
+	else
+		n = ms_sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+	if (n > 0)
+		stream_wrote(&c->s, (uint64_t)n);
+	return n == -EINTR ? -EAGAIN : n;
+}
+
+int conn_shutdown(struct conn *c)
+{
+	if (c->phase != CONN_OPEN)
+		return -ENOTCONN;
+	stream_handle(&c->s, STREAM_SHUT, NULL);
+	conn_sync(c);
+	return 0;
+}
+
+/* Take what the leg has into the carry, so that it can be given up. */
+static void conn_drain(struct conn *c)
+{
+	for (int i = 0; i < 8 && conn_has_leg(c) && c->carry.length < CARRY_LIMIT; i++) {
+		struct iovec iov;
+		ssize_t n;
+
+		iov.iov_base = carry_room(&c->carry, &iov.iov_len);
+		if (!iov.iov_base) {
+			ms_log(LOG_ERROR, "stream %lx: no memory for what its old leg brings", c->s.id);
+			return;
+		}
+		n = conn_read_leg(c, &iov, 1);
+		if (n > 0) {
+			carry_add(&c->carry, (size_t)n);
+			core.carried += (uint64_t)n;
+		} else if (n == -EAGAIN) {
+			break;
+		} else if (n != -EINTR) {
+			stream_handle(&c->s, n ? STREAM_RESET : STREAM_LEG_END, NULL);
+		}
+	}
+	conn_sync(c);
+}
+
+static int conn_unsent(int fd)
+{
+	int n = 0;
+
+	return ms_ioctl(fd, SIOCOUTQ, &n) < 0 ? 0 : n;
+}
+
+/* The application has closed it: does anything of it have to stay? */
+static bool conn_linger(struct conn *c)
+{
+	struct linger hard = { .l_onoff = 1 };
+	uint8_t drop[CONN_DROP];
+	struct iovec iov = { drop, sizeof(drop) };
+
+	carry_clear(&c->carry);
+	for (int i = 0; i < 8 && conn_has_leg(c); i++) {
+		ssize_t n = conn_read_leg(c, &iov, 1);
+
+		if (n > 0)
+			c->dropped = true;
+		else if (n == -EAGAIN)
+			break;
+		else if (n != -EINTR)
+			stream_handle(&c->s, n ? STREAM_RESET : STREAM_LEG_END, NULL);
+	}
+	if (c->s.state == STREAM_OVER)
+		return false;
+	if (c->s.state != STREAM_STEADY || (!c->s.eof && !c->dropped))
+		return true;
+	if (core.member && conn_unsent(c->fd)) {
+		c->repeat_ms = c->repeat_ms ? c->repeat_ms * 2 : 1;
+		if (c->repeat_ms > 1000)
+			c->repeat_ms = 1000;
+		engine_timer_set(&c->timer, c->repeat_ms * 1000000ull);
+		return true;
+	}
+	if (c->dropped && !c->s.eof)
+		ms_setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard)); /* as TCP does with unread bytes */
+	return false;
+}
+
+void conn_linger_on(struct conn *c)
+{
+	if (conn_linger(c)) {
+		conn_sync(c);
+		return;
+	}
+	conn_ops_bury(c);
+	conn_destroy(c);
+}
+
+void conn_close(struct conn *c)
+{
+	int fd;
+
+	if (c->phase != CONN_OPEN) {
+		conn_destroy(c);
+		return;
+	}
+	/* The number is the application's again; the leg goes on under another. */
+	vsock_unbind(&c->v);
+	engine_watch(&c->leg, c->fd, 0);
+	fd = (int)ms_fcntl(c->fd, F_DUPFD_CLOEXEC, 3);
+	if (fd < 0)
+		ms_log(LOG_ERROR, "stream %lx: no descriptor to close it in order: error %d", c->s.id, -fd);
+	else
+		ms_close(c->fd), c->fd = core_raise_fd(fd);
+	c->closed = true;
+	c->dropped = c->carry.length > 0;
+	stream_handle(&c->s, STREAM_SHUT, NULL);
+	conn_linger_on(c);
+}
+
+void conn_leg_ready(struct watch *w, uint32_t events)
+{
+	struct conn *c = (struct conn *)((char *)w - offsetof(struct conn, leg));
+
+	if (c->phase == CONN_HALF)
+		conn_half_ready(c);
+	else if (c->closed)
+		conn_linger_on(c);
+	else
+		conn_drain(c);
+}
+
+void conn_old_leg_ready(struct watch *w, uint32_t events)
+{
+	struct conn *c = (struct conn *)((char *)w - offsetof(struct conn, old_leg));
+
+	if (c->closed)
+		conn_linger_on(c);
+	else
+		conn_drain(c);
+}

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * conn.h - a virtual TCP connection: a stream, its legs' descriptors, its carry, and its number.
+ */
+#ifndef MSOCK_LIB_CONN_H
+#define MSOCK_LIB_CONN_H
+
+#include <netinet/in.h>
+
+#include "lib/carry.h"
+#include "lib/leg.h"
+#include "lib/stream.h"
+#include "lib/vsock.h"
+
+enum conn_phase {
+	CONN_PLACE,  /* the other member's place is being asked for, or another try is due */
+	CONN_DIAL,   /* CONNECT is on its way */
+	CONN_HALF,   /* accepted here, ACCEPT sent, CONFIRM not seen; nobody is shown it */
+	CONN_OPEN,   /* the stream's states count from here on */
+	CONN_FAILED, /* the connect has failed: error says why */
+};
+
+struct listener;
+struct mirror;
+
+struct conn {
+	struct vsock v;
+	struct stream s;
+	enum conn_phase phase;
+	int error;                /* of the connect, or of the end; errno value */
+	struct sockaddr_in local, peer; /* virtual */
+	uint32_t peer_member;
+	int fd;                   /* the newest leg; the number v.sd as long as there is one; owned */
+	int old_fd;               /* the older leg in BOTH, or -1; owned */
+	struct watch leg, old_leg; /* while the engine reads them */
+	struct dial dial;         /* of the connect, or of the next leg */
+	struct carry carry;
+	struct timer timer;       /* repeats what is unanswered; the next try of a connect */
+	uint32_t repeat_ms;
+	uint64_t told_ns;         /* when writers had to wait; 0: they need not */
+	bool closed;              /* by the application: what comes in is dropped */
+	bool dropped;             /* ... and something was */
+	unsigned confirm_left;    /* bytes of CONFIRM still to be read ahead of the stream's first */
+	struct leg_reader confirm;
+	struct listener *listener; /* borrowed; while HALF or in its queue */
+	struct conn *queue_next;
+	struct mirror *mirror;    /* borrowed; of the leg that s.mirrored is about */
+	uint64_t connect_until_ns; /* no more tries after this */
+	uint64_t newer;           /* m that a place must have at least, after a refusal */
+	uint32_t tries, request;
+	struct conn *next, *prev; /* all of them */
+	struct conn *hash_next;   /* by stream id */
+};
+
+struct conn *conn_first(void);
+
+/* One end of a stream; a member that talks to itself has both, so `end` tells which. */
+struct conn *conn_find(uint64_t stream, unsigned end);
+
+/* For msock.h; -errno. */
+struct conn *conn_connect(const struct sockaddr_in *to, int *error);
+ssize_t conn_readv(struct conn *c, const struct iovec *iov, int count);
+ssize_t conn_writev(struct conn *c, const struct iovec *iov, int count);
+int conn_shutdown(struct conn *c);
+void conn_close(struct conn *c);
+
+/* A connection came in with this CONNECT; fd becomes the conn's. ACCEPT has been sent. */
+struct conn *conn_incoming(int fd, const struct leg_frame *frame, struct listener *listener);
+
+/* A HELLO came in; conn_hello takes fd, whatever comes of it. */
+bool conn_offers(const struct conn *c, const struct leg_frame *frame);
+void conn_hello(struct conn *c, int fd, const struct leg_frame *frame);
+
+/* A relink message of the peer. */
+void conn_message(uint32_t from, const struct stream_msg *msg);
+
+bool relink_decode(const void *bytes, size_t n, struct stream_msg *msg);
+
+/* The address server's answer to a lookup. */
+struct place;
+void conn_placed(uint32_t request, const struct place *p);
+
+/* At a freeze: an attempt without its answer is given up and made again after it (rule 31). */
+void conn_connect_pause(struct conn *c);
+
+/* A member of the job has ended (rule 29). */
+void conn_member_ended(uint32_t member);
+
+/* Register what is now to be watched, tell msock_wait what is there. After everything that changes something. */
+void conn_sync(struct conn *c);
+
+/* Bytes and end of the older leg from a mirror; offset is that of the first byte. False: not what was expected. */
+bool conn_mirror_bytes(struct conn *c, uint64_t offset, const void *bytes, size_t n);
+void conn_mirror_end(struct conn *c, uint64_t total, bool reset);
+
+/* End everything about it but what the kernel still sends. */
+void conn_destroy(struct conn *c);
+
+#endif

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * conn_ops.h - what the parts of a connection (conn.c, connect.c, relink.c) share.
+ */
+#ifndef MSOCK_LIB_CONN_OPS_H
+#define MSOCK_LIB_CONN_OPS_H
+
+#include "lib/conn.h"
+
+/* conn.c */
+struct conn *conn_create(enum conn_phase phase);
+void conn_rename(struct conn *c, uint64_t stream, unsigned end);
+void conn_leg_ready(struct watch *w, uint32_t events);
+void conn_old_leg_ready(struct watch *w, uint32_t events);
+void conn_linger_on(struct conn *c);
+
+/* connect.c */
+void conn_half_ready(struct conn *c);
+void conn_connect_again(struct conn *c);
+void conn_connected(struct conn *c, int fd, int error, const struct leg_frame *answer);
+
+/* relink.c */
+extern const struct stream_ops conn_stream_ops;
+void conn_ops_init(struct conn *c);
+void conn_ops_carry_taken(struct conn *c);
+void conn_ops_bury(struct conn *c);
+
+#endif

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * control.h - the control socket to the msdaemon: packets of wire.h out and in.
+ */
+#ifndef MSOCK_LIB_CONTROL_H
+#define MSOCK_LIB_CONTROL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "proto/codec.h"
+#include "proto/wire.h"
+
+struct place;
+
+/* M_HELLO, D_WELCOME: fills in core. Blocks. 0 or -errno. */
+int control_attach(int fd);
+/* M_SERVING, D_SERVING_OK. Blocks. 0 or -errno. */
+int control_serve(void);
+int control_fd(void);
+
+/* From now on the engine reads it; at the target: again. */
+void control_watch(void);
+void control_close(void);
+
+/* Start a packet in buf; the codec is left behind version and type. */
+void control_begin(struct ms_codec *c, void *buf, size_t size, uint8_t type);
+
+/* Send what was encoded; queued while the socket is full. */
+void control_send(struct ms_codec *c, const void *buf);
+
+/* The same at once and blocking, with descriptors: for the frozen mover. 0 or -errno. */
+int control_send_now(struct ms_codec *c, const void *buf, const int *fds, unsigned count);
+
+/* Next packet, waiting at most so long: its length, 0 in time out, -errno. For the frozen mover. */
+long control_receive(void *buf, size_t size, int timeout_ms);
+
+/* Keep a packet that came while frozen; control_replay handles them after a thaw. */
+void control_keep(const void *packet, size_t n);
+void control_replay(void);
+
+uint32_t control_request(void);
+void control_lookup(uint32_t request, uint32_t virtual_ip, uint64_t newer);
+void control_relay(uint32_t to, const void *bytes, size_t n);
+
+#endif

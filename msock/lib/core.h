@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * core.h - what the process is: its names and places, and the one lock.
+ */
+#ifndef MSOCK_LIB_CORE_H
+#define MSOCK_LIB_CORE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lib/lock.h"
+#include "lib/stream.h"
+#include "proto/wire.h"
+
+enum { CORE_NAME = 256 };
+
+struct core {
+	struct ms_lock lock;
+	bool on;           /* between msock_init and msock_finalize */
+	bool member;       /* has an msdaemon: may move */
+	uint32_t id;       /* MS_MEMBER(world, rank) */
+	char id_text[24];  /* "WORLD.RANK" */
+	char job[CORE_NAME], host[CORE_NAME];
+	uint32_t real_ip, virtual_ip; /* host order */
+	uint16_t port_low, port_high; /* for the data listener; 0 0: any */
+	uint16_t data_port;
+	uint8_t cookie[MS_TOKEN];     /* of the data listener: who shows it was told our place */
+	struct { uint64_t dev, ino; int fd; } channel[MS_CHANNELS]; /* fd: a number it has, see core_channels_note */
+	int kick_signal;
+	uint64_t next_stream;
+	struct stream_self self;  /* of all streams but: */
+	struct stream_self local; /* of those of the member with itself: they are drained, whatever the way */
+	uint64_t relinks, carried; /* counted for M_STATS */
+};
+
+extern struct core core;
+
+/* An id for a new stream, unique in the job. */
+uint64_t core_stream_id(void);
+
+/*
+ * The member's ends of the standard streams and PMI are made anew by each host's
+ * daemon, under the numbers that they had.  Before a move: find a number for each.
+ * After it: learn from that number what the new end is.
+ */
+void core_channels_note(void);
+void core_channels_renew(void);
+
+/* Put a descriptor of the library out of the way of small numbers; returns the new number, or the old. */
+int core_raise_fd(int fd);
+
+/* Note that a descriptor is the library's own: hooks.h tells. */
+void core_own_fd(int fd, bool own);
+int core_next_own_fd(int from);
+
+/* Threads of the application come and go through these; see doc/internals.md, "Who runs the library". */
+void core_enter(void);
+void core_leave(void);
+
+#endif

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/hooks.h"
+
+#include "lib/agent.h"
+#include "lib/conn.h"
+#include "lib/core.h"
+#include "lib/engine.h"
+#include "lib/sys.h"
+
+int msock__next_own_fd(int from)
+{
+	return core_next_own_fd(from);
+}
+
+bool msock__owns_fd(int fd)
+{
+	return fd >= 0 && core_next_own_fd(fd) == fd;
+}
+
+/* The child's copies of the member's descriptors would keep legs open that the member closes. */
+void msock__after_fork_child(void)
+{
+	if (!core.on)
+		return;
+	core.on = false;
+	core.member = false;
+	core.lock.word = 0;
+	engine_pause(true);
+	agent_reset();
+	for (struct conn *c = conn_first(); c; c = c->next) {
+		if (c->fd >= 0)
+			ms_close(c->fd);
+		if (c->old_fd >= 0)
+			ms_close(c->old_fd);
+		if (c->dial.fd >= 0)
+			ms_close(c->dial.fd);
+		c->fd = c->old_fd = c->dial.fd = -1;
+	}
+	for (int fd = core_next_own_fd(0); fd >= 0; fd = core_next_own_fd(fd + 1)) {
+		ms_close(fd);
+		core_own_fd(fd, false);
+	}
+}

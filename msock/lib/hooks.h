@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * hooks.h - what libmsock-preload.so asks of libmsock.so.
+ *
+ * All are async-signal-safe, keep errno, take no lock that an application
+ * thread could hold, and may be called before msock_init and in processes
+ * that are no members.
+ */
+#ifndef MSOCK_LIB_HOOKS_H
+#define MSOCK_LIB_HOOKS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+#pragma GCC visibility push(default)
+
+/* The kick signal, a kernel number; the same for the life of the process. */
+int msock__kick_signal(void);
+
+/*
+ * Counters of the calling thread, in initial-exec TLS.  The kick handler adds
+ * one to the first at its start, before it may park: what was frozen,
+ * restored and goes on elsewhere sees it changed.  The preload adds one to the
+ * second when a handler of the application is entered; without a preload it
+ * stays 0.  An EINTR with the first changed and the second not is the kick's.
+ */
+volatile unsigned *msock__kicks(void);
+volatile unsigned *msock__app_signals(void);
+
+/*
+ * Where this thread's last kick handler returned to: [0] the program counter,
+ * [1] the stack pointer of the frame below it, noted as the handler's last
+ * deed.  An application's signal that is delivered right behind the kick finds
+ * the thread there, at a system call that the kick had restarted.
+ */
+const volatile uintptr_t *msock__kick_at(void);
+
+/*
+ * Descriptors of the library itself (control socket, listener, epoll sets,
+ * wake-ups, mirror links; not the virtual sockets): an application may
+ * neither close nor replace them.  The smallest that is >= from, or -1.
+ */
+int msock__next_own_fd(int from);
+bool msock__owns_fd(int fd);
+
+/*
+ * Called in the only thread of a forked child, before the application goes
+ * on: the child is no member, has no agent, answers no kick, owns no
+ * descriptor by msock__owns_fd.  Not called after vfork or posix_spawn, whose
+ * child shares the member's memory until it execs.  A raw fork system call is
+ * not seen by anyone: keep the word "I am the member" in a page with
+ * MADV_WIPEONFORK, or compare the pid where it matters.
+ */
+void msock__after_fork_child(void);
+
+#pragma GCC visibility pop
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,487 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/move.h"
+
+#include "lib/agent.h"
+#include "lib/conn.h"
+#include "lib/control.h"
+#include "lib/core.h"
+#include "lib/engine.h"
+#include "lib/listener.h"
+#include "lib/log.h"
+#include "lib/mirror.h"
+#include "lib/sys.h"
+
+#include <errno.h>
+
+enum {
+	MOVE_DRAIN_MS = 50,     /* unless D_MOVE says more */
+	MOVE_TIMEOUT_MS = 30000,
+	MOVE_LOOK_MS = 2,       /* application threads settle streams without an event for the engine */
+};
+
+struct move move;
+
+/* A D_MOVE that came before the mover had put the last one away. */
+static struct {
+	uint8_t bytes[1024];
+	size_t size; /* 0: none */
+	int image_fd;
+} next_move;
+
+static int own_fds[MOVE_FDS];
+static uint8_t packet[MS_CTL_MAX]; /* the mover's */
+
+bool move_by_mirror(const struct conn *c)
+{
+	return c->phase == CONN_OPEN && !stream_settled(&c->s);
+}
+
+static bool move_is_local(const struct conn *c)
+{
+	return c->s.self == &core.local;
+}
+
+/* For the record of what went wrong. Returns -1. */
+static int move_fail(const char *format, const struct conn *c)
+{
+	log_format(move.why, sizeof(move.why), format, MS_MEMBER_WORLD(c->peer_member), MS_MEMBER_RANK(c->peer_member),
+		   c->s.id, stream_state_name(c->s.state));
+	return -1;
+}
+
+/* Ask for ABORTED. Lock held, or frozen. */
+static void move_say_failed(void)
+{
+	struct ms_codec c;
+
+	ms_log(LOG_INFO, "move %lu failed: %s", move.m, move.why);
+	control_begin(&c, packet, sizeof(packet), MS_M_MOVE_FAILED);
+	ms_put_u64(&c, move.m);
+	ms_put_str(&c, move.why);
+	if (move.phase == MOVE_FROZEN)
+		control_send_now(&c, packet, NULL, 0);
+	else
+		control_send(&c, packet);
+}
+
+/* Rule 11: why the member must not freeze now, or NULL. */
+static const struct conn *move_doubtful(void)
+{
+	for (struct conn *c = conn_first(); c; c = c->next)
+		if (c->phase == CONN_HALF || (c->phase == CONN_OPEN && (stream_in_doubt(&c->s) || c->confirm_left)))
+			return c;
+	return NULL;
+}
+
+static const struct conn *move_undrained(bool local_only)
+{
+	for (struct conn *c = conn_first(); c; c = c->next)
+		if (move_by_mirror(c) && (!local_only || move_is_local(c)))
+			return c;
+	return NULL;
+}
+
+/*
+ * 1: freeze now; 0: wait; -1: it takes too long. Streams that hold each other
+ * up with their peers get until the whole move's time is half over.
+ */
+static int move_look(uint64_t now, uint64_t drain_end, uint64_t end)
+{
+	const struct conn *doubt = move_doubtful();
+	const struct conn *wet = move_undrained(move.via == MS_VIA_MIRROR);
+
+	if (move.aborted)
+		return -1;
+	if (doubt)
+		return now < end ? 0 : move_fail("rank %u.%u does not finish a change of stream %lx (%s)", doubt);
+	if (!wet)
+		return 1;
+	if (move.via == MS_VIA_DRAIN || move_is_local(wet))
+		return now < drain_end ? 0 : move_fail("rank %u.%u does not let stream %lx be drained in time (%s)", wet);
+	if (now < drain_end)
+		return 0;
+	wet = move_undrained(true);
+	return !wet ? 1 : now < end ? 0 : move_fail("stream with itself, %u.%u %lx, is not drained (%s)", wet);
+}
+
+/* Run the engine until the streams allow the freeze. The lock is held at the return. */
+static int move_drain(void)
+{
+	uint64_t now = ms_clock_ns(CLOCK_MONOTONIC);
+	uint64_t drain_end = now + move.drain_ms * 1000000ull, end = now + move.timeout_ms * 500000ull;
+	struct epoll_event ev;
+	int ready;
+
+	if (end < drain_end)
+		end = drain_end;
+	ms_lock_take(&core.lock);
+	move.phase = MOVE_DRAIN;
+	core.self.draining = move.via != MS_VIA_MIRROR;
+	core.local.draining = true;
+	for (struct conn *c = conn_first(); c; c = c->next) {
+		if (c->phase == CONN_OPEN && c->s.self->draining) {
+			stream_handle(&c->s, STREAM_MOVE, NULL);
+			conn_sync(c);
+		}
+	}
+	for (;;) {
+		engine_run();
+		ready = move_look(ms_clock_ns(CLOCK_MONOTONIC), drain_end, end);
+		if (ready)
+			return ready;
+		ms_lock_give(&core.lock);
+		ms_epoll_wait(engine_fd(), &ev, 1, MOVE_LOOK_MS);
+		ms_lock_take(&core.lock);
+	}
+}
+
+static void move_add_fd(int fd)
+{
+	if (fd >= 0 && move.source.own_count < MOVE_FDS)
+		own_fds[move.source.own_count++] = fd;
+}
+
+/* What must not go into the image: the library makes it again at the target. */
+static void move_collect_fds(void)
+{
+	struct image_source *src = &move.source;
+
+	src->own_fds = own_fds;
+	src->own_count = (size_t)vsock_own_fds(own_fds, MOVE_FDS);
+	move_add_fd(engine_fd());
+	move_add_fd(engine_poke_fd());
+	src->own_count += (size_t)mirror_own_fds(own_fds + src->own_count, MOVE_FDS - (int)src->own_count);
+	for (struct listener *l = listener_first(); l; l = l->next)
+		move_add_fd(l->v.sd);
+	for (struct conn *c = conn_first(); c; c = c->next) {
+		move_add_fd(c->fd);
+		move_add_fd(c->old_fd);
+		move_add_fd(c->dial.fd);
+	}
+	move_add_fd(move.image_fd);
+}
+
+static void move_prepare_source(void)
+{
+	struct image_source *src = &move.source;
+
+	src->sock = move.image_fd;
+	src->m = move.m;
+	src->control_fd = control_fd();
+	src->listener_fd = data_listener_fd();
+	core_channels_note();
+	for (int i = 0; i < MS_CHANNELS; i++) {
+		src->channel[i].dev = core.channel[i].dev;
+		src->channel[i].ino = core.channel[i].ino;
+	}
+	src->resume = move_resume;
+	src->fault = move.fault;
+	move_collect_fds();
+}
+
+/* Stop all threads; then see to it that nothing is half done. */
+static int move_freeze(void)
+{
+	const struct conn *c;
+
+	engine_pause(true); /* from here on no stream changes its leg */
+	ms_lock_give(&core.lock);
+	engine_poke();
+	agent_wait_gone();
+	if (image_freeze(core.kick_signal, agent_mover_tid(), move.timeout_ms * 1000000ull, move.why))
+		return -1;
+	c = move_doubtful();
+	if (c)
+		return move_fail("rank %u.%u does not finish a change of stream %lx (%s)", c);
+	inbound_drop_all();
+	move.drained = move.mirrored = 0;
+	for (struct conn *n = conn_first(); n; n = n->next) {
+		conn_connect_pause(n);
+		if (n->phase != CONN_OPEN || n->s.state == STREAM_OVER)
+			continue;
+		if (move_by_mirror(n) && (move.via == MS_VIA_DRAIN || move_is_local(n)))
+			return move_fail("stream with rank %u.%u is not drained any more: %lx (%s)", n);
+		move.mirrored += move_by_mirror(n);
+		move.drained += !move_by_mirror(n);
+	}
+	move_collect_fds();
+	return 0;
+}
+
+static int move_say_frozen(void)
+{
+	struct ms_codec c;
+
+	control_begin(&c, packet, sizeof(packet), MS_M_FROZEN);
+	ms_put_u64(&c, move.m);
+	ms_put_u32(&c, move.drained);
+	ms_put_u32(&c, move.mirrored);
+	return control_send_now(&c, packet, NULL, 0);
+}
+
+/* An older mirror keeps what it has. */
+static bool move_hands_over(const struct conn *c)
+{
+	return move_by_mirror(c) && !c->s.mirrored;
+}
+
+/* One packet of legs from `*at` on; returns how many, -errno. */
+static int move_hand_over(struct conn **at)
+{
+	int fds[MS_FDS_MAX];
+	uint8_t *count;
+	struct ms_codec c, n;
+	int sent = 0, err;
+
+	control_begin(&c, packet, sizeof(packet), MS_M_MIRROR);
+	ms_put_u64(&c, move.m);
+	count = ms_codec_skip(&c, 2);
+	for (; *at && sent < MS_FDS_MAX; *at = (*at)->next) {
+		struct stream *s = &(*at)->s;
+
+		if (!move_hands_over(*at))
+			continue;
+		ms_put_u64(&c, s->id);
+		ms_put_u32(&c, s->leg);
+		ms_put_u8(&c, s->fin_sent);
+		ms_put_u8(&c, s->at_end);
+		ms_put_u64(&c, s->taken);
+		fds[sent++] = (*at)->fd;
+	}
+	ms_codec_init(&n, count, 2);
+	ms_put_u16(&n, (uint16_t)sent);
+	err = control_send_now(&c, packet, fds, (unsigned)sent);
+	return err ? err : sent;
+}
+
+/* Wait for a packet of this type; others are kept. -1: failed. */
+static int move_await(uint8_t type, struct ms_codec *in, int timeout_ms)
+{
+	uint64_t end = ms_clock_ns(CLOCK_MONOTONIC) + (uint64_t)timeout_ms * 1000000u;
+
+	for (;;) {
+		long n = control_receive(packet, sizeof(packet), 100);
+
+		if (n < 0) {
+			log_format(move.why, sizeof(move.why), "msdaemon is gone: error %d", (int)-n);
+			return -1;
+		}
+		if (n >= 10 && packet[0] == MS_WIRE_VERSION && (packet[1] == type || packet[1] == MS_D_OUTCOME)) {
+			ms_codec_init(in, packet + 2, (size_t)n - 2);
+			if (ms_get_u64(in) != move.m)
+				continue;
+			if (packet[1] == type)
+				return 0;
+			move.aborted = true;
+			return -1;
+		} else if (n > 0) {
+			control_keep(packet, (size_t)n);
+		}
+		if (timeout_ms >= 0 && ms_clock_ns(CLOCK_MONOTONIC) > end) {
+			log_format(move.why, sizeof(move.why), "msdaemon does not answer");
+			return -1;
+		}
+	}
+}
+
+static int move_give_to_mirror(void)
+{
+	struct conn *at = conn_first();
+	struct ms_codec in;
+	int n;
+
+	while (at && !move_hands_over(at))
+		at = at->next;
+	if (!at)
+		return 0; /* an empty list needs no mirror */
+	do
+		n = move_hand_over(&at);
+	while (n > 0);
+	if (n < 0) {
+		log_format(move.why, sizeof(move.why), "cannot hand descriptors to the mirror: error %d", -n);
+		return -1;
+	}
+	if (move_await(MS_D_MIRROR_AT, &in, (int)move.timeout_ms))
+		return -1;
+	ms_get_u32(&in);
+	if (ms_get_u16(&in) == 0) {
+		log_format(move.why, sizeof(move.why), "no mirror could be had");
+		return -1;
+	}
+	return 0;
+}
+
+static int move_say_sent(void)
+{
+	enum { ENTRY = 13, ROOM = (MS_CTL_MAX - 64) / ENTRY };
+	struct ms_codec c, n;
+	uint32_t listed = 0, left = 0;
+	uint8_t *count;
+
+	control_begin(&c, packet, sizeof(packet), MS_M_IMAGE_SENT);
+	ms_put_u64(&c, move.m);
+	ms_put_u64(&c, move.stats.sum);
+	ms_put_u64(&c, move.stats.bytes);
+	ms_put_u32(&c, move.stats.rounds);
+	count = ms_codec_skip(&c, 2);
+	for (struct conn *s = conn_first(); s; s = s->next) {
+		if (s->phase != CONN_OPEN || s->s.state == STREAM_OVER)
+			continue;
+		if (listed == ROOM) {
+			left++;
+			continue;
+		}
+		listed++;
+		ms_put_u64(&c, s->s.id);
+		ms_put_u32(&c, s->s.leg);
+		ms_put_u8(&c, move_by_mirror(s));
+	}
+	ms_put_u32(&c, left);
+	ms_codec_init(&n, count, 2);
+	ms_put_u16(&n, (uint16_t)listed);
+	return control_send_now(&c, packet, NULL, 0);
+}
+
+/* Everything from D_MOVE to the last byte of the image. Frozen from MOVE_FROZEN on. -1: failed, move.why says it. */
+static int move_try(void)
+{
+	int ready;
+
+	if (image_check(&move.source, move.why) || image_send_early(&move.source, move.why))
+		return -1;
+	ready = move_drain();
+	if (ready < 0) {
+		ms_lock_give(&core.lock);
+		return -1;
+	}
+	move.phase = MOVE_FROZEN;
+	if (move_freeze())
+		return -1;
+	ms_log(LOG_DEBUG, "move %lu: frozen, %u streams drained, %u by mirror", move.m, move.drained, move.mirrored);
+	if (move_say_frozen() || move_give_to_mirror())
+		return -1;
+	if (image_send(&move.source, &move.stats, move.why))
+		return -1;
+	return move_say_sent();
+}
+
+/* The move is over and the member is where it was. Lock held. */
+static void move_back(void)
+{
+	move.phase = MOVE_NONE;
+	core.self.moving = core.self.draining = false;
+	core.local.moving = core.local.draining = false;
+	engine_pause(false);
+	for (struct conn *c = conn_first(); c; c = c->next) {
+		if (c->phase == CONN_OPEN) {
+			stream_handle(&c->s, STREAM_MOVE_OVER, NULL);
+			conn_sync(c);
+		}
+	}
+	control_replay();
+	engine_poke();
+	agent_ensure(); /* kicks that came meanwhile were not heeded */
+}
+
+static void move_run_once(void)
+{
+	struct ms_codec in;
+
+	if (move_try() && !move.aborted) {
+		bool frozen = move.phase == MOVE_FROZEN;
+
+		if (!frozen)
+			ms_lock_take(&core.lock);
+		move_say_failed();
+		if (!frozen)
+			ms_lock_give(&core.lock);
+	}
+	if (move.phase == MOVE_FROZEN) {
+		/* Rule 37: only the record ends this. A daemon that is gone takes its members with it. */
+		if (!move.aborted && move_await(MS_D_OUTCOME, &in, -1))
+			ms_exit_group(1);
+		if (!move.aborted && ms_get_u8(&in))
+			ms_exit_group(0);
+		image_thaw();
+	}
+	ms_log(LOG_INFO, "move %lu is over: still on host %s", move.m, core.host);
+	ms_close(move.image_fd);
+	core_own_fd(move.image_fd, false);
+}
+
+void move_outcome(uint64_t m, bool committed)
+{
+	if (move.phase != MOVE_NONE && move.m == m && !committed)
+		move.aborted = true;
+}
+
+static void move_set_out(struct ms_codec *in, int image_fd)
+{
+	bool relinking = move.relinking;
+
+	__builtin_memset(&move, 0, sizeof(move));
+	move.relinking = relinking;
+	move.m = ms_get_u64(in);
+	move.via = ms_get_u8(in);
+	move.drain_ms = ms_get_u32(in);
+	move.timeout_ms = ms_get_u32(in);
+	move.source.hash_key = ms_get_u64(in);
+	ms_get_str(in, move.fault, sizeof(move.fault));
+	move.drain_ms = move.drain_ms ? move.drain_ms : MOVE_DRAIN_MS;
+	move.timeout_ms = move.timeout_ms ? move.timeout_ms : MOVE_TIMEOUT_MS;
+	move.image_fd = core_raise_fd(image_fd);
+	core_own_fd(move.image_fd, true);
+	move.phase = MOVE_EARLY;
+	core.self.m = core.local.m = move.m;
+	core.self.moving = core.local.moving = true;
+	move_prepare_source();
+}
+
+/* The mover: one move, and those that were asked for before it was put away. */
+static void move_run(void *arg)
+{
+	bool more = true;
+
+	while (more) {
+		struct ms_codec in;
+
+		move_run_once();
+		ms_lock_take(&core.lock);
+		move_back();
+		more = next_move.size > 0;
+		if (more) {
+			ms_codec_init(&in, next_move.bytes, next_move.size);
+			next_move.size = 0;
+			move_set_out(&in, next_move.image_fd);
+		}
+		ms_lock_give(&core.lock);
+	}
+}
+
+void move_begin(struct ms_codec *in, int image_fd)
+{
+	size_t n = (size_t)(in->end - in->at);
+	int err;
+
+	if (image_fd < 0 || n > sizeof(next_move.bytes)) {
+		ms_log(LOG_ERROR, "a move is asked for without a connection for the image");
+		return;
+	}
+	if (move.phase != MOVE_NONE) {
+		if (next_move.size)
+			ms_close(next_move.image_fd);
+		__builtin_memcpy(next_move.bytes, in->at, n);
+		next_move.size = n;
+		next_move.image_fd = image_fd;
+		return;
+	}
+	move_set_out(in, image_fd);
+	err = agent_start_mover(move_run, NULL);
+	if (!err)
+		return;
+	log_format(move.why, sizeof(move.why), "cannot make a thread: error %d", -err);
+	move_say_failed();
+	ms_close(move.image_fd);
+	core_own_fd(move.image_fd, false);
+	move_back();
+}

@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * move.h - the member's part in its own move: drain, freeze, image, outcome; and going on at the target.
+ */
+#ifndef MSOCK_LIB_MOVE_H
+#define MSOCK_LIB_MOVE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "image/image.h"
+#include "proto/codec.h"
+
+struct conn;
+
+enum { MOVE_FDS = 4096 };
+
+enum move_phase {
+	MOVE_NONE,
+	MOVE_EARLY,  /* what may be sent while the member runs is being sent */
+	MOVE_DRAIN,  /* streams ask, are flushed, are parked */
+	MOVE_FROZEN, /* no thread runs but the mover; only the record ends this */
+};
+
+/* One at a time. */
+struct move {
+	enum move_phase phase;
+	uint64_t m;
+	uint8_t via; /* enum ms_via */
+	uint32_t drain_ms, timeout_ms;
+	char fault[64];
+	char why[IMAGE_WHY];
+	int image_fd;      /* owned; at its other end is the restorer */
+	bool aborted;      /* D_OUTCOME came before the freeze */
+	uint32_t drained, mirrored;
+	struct image_source source;
+	struct image_stats stats;
+	/* at the target */
+	bool relinking;    /* not all streams are STEADY again */
+	uint64_t stall_ns; /* the longest any stream could not be written */
+};
+
+extern struct move move;
+
+/* D_MOVE, behind version and type, and the image connection, which becomes the mover's. Lock held. */
+void move_begin(struct ms_codec *in, int image_fd);
+
+/* D_OUTCOME while the mover is not frozen. Lock held. */
+void move_outcome(uint64_t m, bool committed);
+
+/* A stream became STEADY or is over, or a mirror's leg was released: are all? Lock held. */
+void move_stream_steady(void);
+
+/* This conn's leg goes to a mirror, or is with one already. */
+bool move_by_mirror(const struct conn *c);
+
+/* image_source.resume: the member is at its target; MS_D_RESUME as it came. */
+void move_resume(const void *message, size_t bytes);
+
+#endif

@@ -1,0 +1,421 @@
+/* SPDX-License-Identifier: MIT */
+#include "msdaemon/arrival.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "image/image_needs.h"
+#include "proto/log.h"
+#include "proto/net.h"
+
+enum { ARRIVAL_DIAL_S = 10 }; /* seconds for the source to make the image connection */
+
+/*
+ * What has come, in any order; the record is asked for when image_ok, pump and
+ * image_sent are all there.
+ */
+struct arrival {
+	struct member *member; /* borrowed */
+	uint64_t m;
+	struct link *source;   /* borrowed; NULL when lost */
+	struct event *listener;
+	int listen_fd;
+	uint16_t port;
+	uint8_t token[MS_TOKEN];
+	uint64_t hash_key;
+	char *fault;
+	unsigned have;
+	bool image_ok, pump, image_sent, asked, failed;
+	uint64_t sum, bytes; /* as the restorer counted */
+	bool tracking;
+	Ms__ImageSent *sent;
+};
+
+static struct arrival *find(struct daemon *d, uint32_t member, uint64_t m)
+{
+	struct member *owner = member_find(d, member);
+
+	return owner && owner->arrival && owner->arrival->m == m ? owner->arrival : NULL;
+}
+
+static void listener_close(struct arrival *x)
+{
+	if (x->listener)
+		event_free(x->listener);
+	if (x->listen_fd >= 0)
+		close(x->listen_fd);
+	x->listener = NULL;
+	x->listen_fd = -1;
+}
+
+static void arrival_destroy(struct arrival *x)
+{
+	x->member->arrival = NULL;
+	listener_close(x);
+	if (x->sent)
+		ms__image_sent__free_unpacked(x->sent, NULL);
+	free(x->fault);
+	free(x);
+}
+
+static void fail(struct arrival *x, const char *reason)
+{
+	if (x->failed)
+		return;
+	x->failed = true;
+	daemon_want_abort(x->member->d, x->member->id, x->m, "%s", reason);
+}
+
+static void restore(struct arrival *x, int sock)
+{
+	struct member *m = x->member;
+	struct daemon *d = m->d;
+	int fds[1 + MS_CHANNELS] = {sock};
+	unsigned count = 1;
+	uint8_t buf[1024];
+	struct ms_codec c;
+
+	packets_begin(&c, buf, sizeof(buf), MS_D_RESTORE);
+	ms_put_u64(&c, x->m);
+	ms_put_u32(&c, m->id);
+	ms_put_str(&c, d->host);
+	ms_put_u32(&c, d->ip);
+	ms_put_u16(&c, d->port_low);
+	ms_put_u16(&c, d->port_high);
+	ms_put_u64(&c, x->hash_key);
+	ms_put_str(&c, x->fault);
+	for (unsigned i = 0; i < MS_CHANNELS; i++) {
+		bool have = pump_end(m->pump, i) >= 0;
+
+		ms_put_u8(&c, have);
+		if (have)
+			fds[count++] = pump_end(m->pump, i);
+	}
+	packets_put(m->control, &c, buf, fds, count);
+}
+
+static void accept_cb(evutil_socket_t fd, short what, void *arg)
+{
+	struct arrival *x = arg;
+	struct timeval limit = {2, 0};
+	uint8_t token[MS_TOKEN];
+	int sock;
+
+	if (what & EV_TIMEOUT) {
+		fail(x, "the image connection was not made in time");
+		return;
+	}
+	sock = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+	if (sock < 0)
+		return;
+	/* The token is sent at once by its owner; anybody else may hold us for a moment at most. */
+	setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+	if (recv(sock, token, sizeof(token), MSG_WAITALL) == sizeof(token) &&
+	    !sodium_memcmp(token, x->token, sizeof(token))) {
+		limit.tv_sec = 0;
+		setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+		restore(x, sock);
+		listener_close(x);
+	} else {
+		log_say(LOG_WARN, "somebody without the token called for an image: turned away");
+	}
+	close(sock);
+}
+
+static void answer(struct link *l, const Ms__MoveIn *in, const char *error, struct arrival *x)
+{
+	Ms__MoveInAnswer a = MS__MOVE_IN_ANSWER__INIT;
+
+	a.member = in->member;
+	a.m = in->m;
+	a.error = (char *)error;
+	if (x) {
+		a.port = x->port;
+		a.token = (ProtobufCBinaryData){sizeof(x->token), x->token};
+	}
+	link_send(l, LINK_MSG(MOVE_IN_ANSWER, move_in_answer, &a));
+}
+
+static int open_listener(struct arrival *x)
+{
+	struct daemon *d = x->member->d;
+	struct timeval limit = {ARRIVAL_DIAL_S, 0};
+
+	x->listen_fd = net_listen(d->ip, d->port_low, d->port_high, &x->port);
+	if (x->listen_fd < 0)
+		return -1;
+	x->listener = event_new(d->base, x->listen_fd, EV_READ | EV_PERSIST, accept_cb, x);
+	return event_add(x->listener, &limit);
+}
+
+/* Start the restorer and wait for its image; 0 or -1 with the reason. */
+static int open_arrival(struct daemon *d, struct member *m, const Ms__MoveIn *in, char why[IMAGE_WHY])
+{
+	struct arrival *x = m->arrival;
+	int control;
+
+	m->pump = pump_create(d->base, d->coordinator, m->id, in->have);
+	control = member_control_open(m);
+	if (!m->pump || control < 0 || open_listener(x)) {
+		snprintf(why, IMAGE_WHY, "%.100s: %s", d->host, strerror(errno));
+		if (control >= 0)
+			close(control);
+		return -1;
+	}
+	if (!d->probed) {
+		image_probe(d->restore_path, &d->place);
+		d->probed = true;
+	}
+	if (image_spawn(&d->place, d->restore_path, control, in->pid, &m->pid, &m->init_pid, &m->alive_fd, why)) {
+		m->pid = m->init_pid = 0;
+		m->alive_fd = -1;
+		close(control);
+		return -1;
+	}
+	close(control);
+	return 0;
+}
+
+static struct member *arriving(struct daemon *d, struct link *l, const Ms__MoveIn *in)
+{
+	struct member *m = member_create(d, in->member, MEMBER_COMING);
+	struct arrival *x = calloc(1, sizeof(*x));
+
+	if (!x || !(x->fault = strdup(in->fault)))
+		log_die("out of memory");
+	m->arrival = x;
+	m->m = x->m = in->m;
+	m->own_pid = in->pid;
+	m->virtual_ip = in->virtual_ip;
+	m->data_port = (uint16_t)in->data_port;
+	m->pmi_fd = in->pmi_fd;
+	m->holding = true;
+	if (in->cookie.len == sizeof(m->cookie))
+		memcpy(m->cookie, in->cookie.data, sizeof(m->cookie));
+	x->member = m;
+	x->source = l;
+	x->listen_fd = -1;
+	x->hash_key = in->hash_key;
+	randombytes_buf(x->token, sizeof(x->token));
+	return m;
+}
+
+void arrival_begin(struct daemon *d, struct link *l, const Ms__MoveIn *in)
+{
+	char why[IMAGE_WHY] = "";
+	struct member *m;
+
+	if (member_find(d, in->member)) {
+		answer(l, in, "it is on that host already", NULL);
+		return;
+	}
+	if (!*d->restore_path || !strcmp(in->fault, "daemon-refuses")) {
+		answer(l, in, "msrestore is missing there", NULL);
+		return;
+	}
+	if (image_needs_check(in->needs.data, in->needs.len, why)) {
+		answer(l, in, why, NULL);
+		return;
+	}
+	m = arriving(d, l, in);
+	if (open_arrival(d, m, in, why)) {
+		answer(l, in, *why ? why : "the restorer cannot be started there", NULL);
+		arrival_destroy(m->arrival);
+		member_destroy(m);
+		return;
+	}
+	answer(l, in, "", m->arrival);
+}
+
+static void try_commit(struct arrival *x)
+{
+	struct member *m = x->member;
+	Ms__WantCommit w = MS__WANT_COMMIT__INIT;
+	Ms__Serving s = MS__SERVING__INIT;
+
+	if (!x->image_ok || !x->pump || !x->image_sent || x->asked || x->failed)
+		return;
+	if (x->sum != x->sent->sum || x->bytes != x->sent->image_bytes) {
+		fail(x, "the image's checksum does not match");
+		return;
+	}
+	x->asked = true;
+	s.member = m->id;
+	s.virtual_ip = m->virtual_ip;
+	s.ip = m->d->ip;
+	s.port = m->data_port;
+	s.m = x->m;
+	s.cookie = (ProtobufCBinaryData){sizeof(m->cookie), m->cookie};
+	w.image = x->sent;
+	w.serving = &s;
+	w.tracking = (char *)(x->tracking ? "wp-async" : "none");
+	link_send(m->d->coordinator, LINK_MSG(WANT_COMMIT, want_commit, &w));
+}
+
+void arrival_pump_state(struct daemon *d, const Ms__PumpState *s)
+{
+	struct arrival *x = find(d, s->member, s->m);
+
+	if (!x || x->pump)
+		return;
+	x->pump = pump_state_put(x->member->pump, s);
+	if (!x->pump)
+		fail(x, "the state of its standard streams does not fit");
+	try_commit(x);
+}
+
+void arrival_image_sent(struct daemon *d, const Ms__ImageSent *s)
+{
+	struct arrival *x = find(d, s->member, s->m);
+	size_t size = ms__image_sent__get_packed_size(s);
+	uint8_t *copy;
+
+	if (!x || x->sent)
+		return;
+	copy = malloc(size + 1);
+	if (!copy)
+		log_die("out of memory");
+	ms__image_sent__pack(s, copy);
+	x->sent = ms__image_sent__unpack(NULL, size, copy);
+	free(copy);
+	x->image_sent = x->sent != NULL;
+	try_commit(x);
+}
+
+static void progress(struct member *m, int step, uint64_t ns, struct ms_codec *in)
+{
+	Ms__Progress p = MS__PROGRESS__INIT;
+
+	p.member = m->id;
+	p.m = m->m;
+	p.step = step;
+	p.ns = ns;
+	p.pid = m->pid;
+	if (step == MS__PROGRESS__STEP__RELINKED) {
+		p.drained = ms_get_u32(in);
+		p.mirrored = ms_get_u32(in);
+	}
+	daemon_progress(m->d, &p);
+}
+
+void arrival_packet(struct member *m, unsigned type, struct ms_codec *in)
+{
+	struct arrival *x = m->arrival;
+	uint64_t move = ms_get_u64(in);
+	Ms__MoveReady ready = MS__MOVE_READY__INIT;
+	char why[IMAGE_WHY];
+
+	if (move != m->m || (!x && type != MS_M_RESUMED && type != MS_M_RELINKED)) {
+		log_say(LOG_DEBUG, "message %u of a move that is over", type);
+		return;
+	}
+	switch (type) {
+	case MS_R_READY:
+		if (!strcmp(x->fault, "daemon-kills-restorer"))
+			kill(m->pid, SIGKILL);
+		ready.member = m->id;
+		ready.m = move;
+		if (x->source)
+			link_send(x->source, LINK_MSG(MOVE_READY, move_ready, &ready));
+		break;
+	case MS_R_IMAGE_OK:
+		x->sum = ms_get_u64(in);
+		x->bytes = ms_get_u64(in);
+		m->data_port = ms_get_u16(in);
+		x->tracking = ms_get_u8(in);
+		x->image_ok = !in->bad;
+		try_commit(x);
+		break;
+	case MS_R_FAILED:
+		ms_get_str(in, why, sizeof(why));
+		fail(x, why);
+		break;
+	case MS_M_RESUMED:
+		progress(m, MS__PROGRESS__STEP__RESUMED, ms_get_u64(in), in);
+		break;
+	default:
+		progress(m, MS__PROGRESS__STEP__RELINKED, ms_get_u64(in), in);
+	}
+}
+
+void arrival_link_lost(struct daemon *d, struct link *l)
+{
+	struct member *m;
+
+	LIST_FOREACH(m, &d->members, entry) {
+		if (!m->arrival || m->arrival->source != l)
+			continue;
+		m->arrival->source = NULL;
+		if (!m->arrival->image_sent || !m->arrival->pump)
+			fail(m->arrival, "the link between the two hosts is lost");
+	}
+}
+
+/* Before the record: the move fails. After WANT_COMMIT the record decides what this was. */
+void arrival_member_died(struct member *m)
+{
+	char why[IMAGE_WHY];
+
+	if (WIFSIGNALED(m->status))
+		snprintf(why, sizeof(why), "the restorer on %.100s was killed by signal %d", m->d->host, WTERMSIG(m->status));
+	else
+		snprintf(why, sizeof(why), "the restorer on %.100s ended with status %d", m->d->host, WEXITSTATUS(m->status));
+	fail(m->arrival, why);
+}
+
+static void resume(struct arrival *x)
+{
+	struct member *m = x->member;
+	uint8_t buf[1024], none[MS_TOKEN] = {0};
+	bool mirror = x->sent->mirror_port && x->sent->mirror_key.len == MS_TOKEN;
+	struct ms_codec c;
+
+	packets_begin(&c, buf, sizeof(buf), MS_D_RESUME);
+	ms_put_u64(&c, x->m);
+	ms_put_u8(&c, true);
+	ms_put_str(&c, m->d->host);
+	ms_put_u32(&c, m->d->ip);
+	ms_put_u32(&c, mirror ? x->sent->mirror_ip : 0);
+	ms_put_u16(&c, mirror ? (uint16_t)x->sent->mirror_port : 0);
+	ms_put_bytes(&c, mirror ? x->sent->mirror_key.data : none, MS_TOKEN);
+	packets_put(m->control, &c, buf, NULL, 0);
+}
+
+static void give_up(struct member *m)
+{
+	member_kill(m);
+	arrival_destroy(m->arrival);
+	member_release_held(m, false);
+	if (m->exited || m->pid == 0)
+		member_destroy(m);
+	else
+		member_set_state(m, MEMBER_LEFT, "ABORTED"); /* only to be reaped */
+}
+
+bool arrival_outcome(struct daemon *d, const Ms__Outcome *o)
+{
+	struct arrival *x = find(d, o->member, o->m);
+	struct member *m = x ? x->member : NULL;
+
+	if (!x)
+		return false;
+	if (!o->committed) {
+		give_up(m);
+		return true;
+	}
+	resume(x);
+	arrival_destroy(x);
+	member_set_state(m, MEMBER_JOINED, "COMMITTED");
+	member_release_held(m, true);
+	pump_start(m->pump);
+	if (m->exited)
+		member_report_exit(m);
+	return true;
+}

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: MIT */
+/* arrival.h - a member's move, seen from the daemon of the host that it comes to. */
+#ifndef MSOCK_MSDAEMON_ARRIVAL_H
+#define MSOCK_MSDAEMON_ARRIVAL_H
+
+#include "msdaemon/member.h"
+
+/* l: the source's daemon; answers go there. */
+void arrival_begin(struct daemon *d, struct link *l, const Ms__MoveIn *in);
+void arrival_pump_state(struct daemon *d, const Ms__PumpState *s);
+void arrival_image_sent(struct daemon *d, const Ms__ImageSent *s);
+/* MS_R_READY, MS_R_IMAGE_OK, MS_R_FAILED, MS_M_RESUMED, MS_M_RELINKED */
+void arrival_packet(struct member *m, unsigned type, struct ms_codec *in);
+void arrival_link_lost(struct daemon *d, struct link *l);
+void arrival_member_died(struct member *m);
+/* The record. False: no such move here. */
+bool arrival_outcome(struct daemon *d, const Ms__Outcome *o);
+
+#endif

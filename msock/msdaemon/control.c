@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: MIT */
+#include "msdaemon/control.h"
+
+#include <string.h>
+#include <sys/stat.h>
+
+#include "msdaemon/arrival.h"
+#include "msdaemon/departure.h"
+#include "msdaemon/relay.h"
+#include "proto/log.h"
+
+void control_put_channels(const struct member *m, struct ms_codec *c)
+{
+	for (unsigned i = 0; i < MS_CHANNELS; i++) {
+		struct stat st = {0};
+
+		if (pump_end(m->pump, i) >= 0)
+			fstat(pump_end(m->pump, i), &st);
+		ms_put_u64(c, st.st_dev);
+		ms_put_u64(c, st.st_ino);
+	}
+}
+
+static void welcome(struct member *m)
+{
+	uint8_t buf[1024];
+	struct ms_codec c;
+
+	packets_begin(&c, buf, sizeof(buf), MS_D_WELCOME);
+	ms_put_u32(&c, m->id);
+	ms_put_str(&c, m->d->job);
+	ms_put_str(&c, m->d->host);
+	ms_put_u32(&c, m->d->ip);
+	ms_put_u32(&c, m->virtual_ip);
+	ms_put_u64(&c, m->m);
+	ms_put_u16(&c, m->d->port_low);
+	ms_put_u16(&c, m->d->port_high);
+	control_put_channels(m, &c);
+	packets_put(m->control, &c, buf, NULL, 0);
+}
+
+static void hello(struct member *m, struct ms_codec *in)
+{
+	Ms__Joined joined = MS__JOINED__INIT;
+
+	m->own_pid = (pid_t)ms_get_u32(in);
+	welcome(m);
+	if (m->state != MEMBER_RUNNING)
+		return;
+	member_set_state(m, MEMBER_JOINED, "msock_init");
+	joined.member = m->id;
+	link_send(m->d->coordinator, LINK_MSG(JOINED, joined, &joined));
+}
+
+static void serving(struct member *m, struct ms_codec *in)
+{
+	Ms__Serving s = MS__SERVING__INIT;
+
+	m->data_port = ms_get_u16(in);
+	ms_get_bytes(in, m->cookie, sizeof(m->cookie));
+	s.member = m->id;
+	s.virtual_ip = m->virtual_ip;
+	s.ip = m->d->ip;
+	s.port = m->data_port;
+	s.m = m->m;
+	s.cookie = (ProtobufCBinaryData){sizeof(m->cookie), m->cookie};
+	link_send(m->d->master, LINK_MSG(SERVING, serving, &s));
+}
+
+void member_serving_ok(struct daemon *d, uint32_t id)
+{
+	struct member *m = member_find(d, id);
+	uint8_t buf[16];
+	struct ms_codec c;
+
+	if (!m)
+		return;
+	packets_begin(&c, buf, sizeof(buf), MS_D_SERVING_OK);
+	packets_put(m->control, &c, buf, NULL, 0);
+}
+
+static void lookup(struct member *m, struct ms_codec *in)
+{
+	Ms__Lookup l = MS__LOOKUP__INIT;
+
+	l.request = (uint64_t)m->id << 32 | ms_get_u32(in);
+	l.virtual_ip = ms_get_u32(in);
+	l.newer = ms_get_u64(in);
+	link_send(m->d->master, LINK_MSG(LOOKUP, lookup, &l));
+}
+
+/* The master's answer to a lookup; the member may have gone meanwhile, then it asks again. */
+void member_place(struct daemon *d, const Ms__Found *f)
+{
+	struct member *m = member_find(d, (uint32_t)(f->request >> 32));
+	uint8_t buf[64], cookie[MS_TOKEN] = {0};
+	struct ms_codec c;
+
+	if (!m)
+		return;
+	if (f->entry && f->entry->cookie.len == sizeof(cookie))
+		memcpy(cookie, f->entry->cookie.data, sizeof(cookie));
+	packets_begin(&c, buf, sizeof(buf), MS_D_PLACE);
+	ms_put_u32(&c, (uint32_t)f->request);
+	ms_put_u8(&c, (uint8_t)f->status);
+	ms_put_u32(&c, f->entry ? f->entry->member : 0);
+	ms_put_u32(&c, f->entry ? f->entry->ip : 0);
+	ms_put_u16(&c, f->entry ? (uint16_t)f->entry->port : 0);
+	ms_put_u64(&c, f->entry ? f->entry->m : 0);
+	ms_put_bytes(&c, cookie, sizeof(cookie));
+	packets_put(m->control, &c, buf, NULL, 0);
+}
+
+static void stats(struct member *m, struct ms_codec *in)
+{
+	m->streams = ms_get_u32(in);
+	m->mirrors = ms_get_u32(in);
+}
+
+static void relay(struct member *m, struct ms_codec *in)
+{
+	uint32_t to = ms_get_u32(in);
+
+	if (!in->bad)
+		relay_send(m->d, to, m->id, in->at, (size_t)(in->end - in->at));
+}
+
+static void on_packet(void *user, struct ms_codec *in, unsigned type, int *fds, unsigned count)
+{
+	struct member *m = user;
+	char text[24];
+
+	log_say(LOG_DATA, "rank %s says %u", daemon_member_text(m->id, text), type);
+	switch (type) {
+	case MS_M_HELLO:
+		hello(m, in);
+		break;
+	case MS_M_SERVING:
+		serving(m, in);
+		break;
+	case MS_M_LOOKUP:
+		lookup(m, in);
+		break;
+	case MS_M_RELAY:
+		relay(m, in);
+		break;
+	case MS_M_STATS:
+		stats(m, in);
+		break;
+	case MS_M_FROZEN:
+	case MS_M_MIRROR:
+	case MS_M_IMAGE_SENT:
+	case MS_M_MOVE_FAILED:
+		departure_packet(m, type, in, fds, count);
+		break;
+	case MS_R_READY:
+	case MS_R_IMAGE_OK:
+	case MS_R_FAILED:
+	case MS_M_RESUMED:
+	case MS_M_RELINKED:
+		arrival_packet(m, type, in);
+		break;
+	default:
+		log_say(LOG_WARN, "rank %s says something unknown: %u", daemon_member_text(m->id, text), type);
+	}
+	if (in->bad)
+		log_say(LOG_WARN, "rank %s: message %u is too short", daemon_member_text(m->id, text), type);
+}
+
+/* It closed its socket: it has ended or will do without us; SIGCHLD tells how it ended. */
+static void on_end(void *user)
+{
+	struct member *m = user;
+
+	packets_destroy(m->control);
+	m->control = NULL;
+}
+
+const struct packets_ops control_ops = {.on_packet = on_packet, .on_end = on_end};
+
+void control_relay(struct member *m, uint32_t from, const void *bytes, size_t size)
+{
+	uint8_t buf[MS_CTL_MAX];
+	struct ms_codec c;
+
+	packets_begin(&c, buf, sizeof(buf), MS_D_RELAY);
+	ms_put_u32(&c, from);
+	ms_put_bytes(&c, bytes, size);
+	packets_put(m->control, &c, buf, NULL, 0);
+}
+
+void control_ended(struct member *m, uint32_t id, int status)
+{
+	uint8_t buf[16];
+	struct ms_codec c;
+
+	if (m->state == MEMBER_RUNNING)
+		return;
+	packets_begin(&c, buf, sizeof(buf), MS_D_ENDED);
+	ms_put_u32(&c, id);
+	ms_put_u32(&c, (uint32_t)status);
+	packets_put(m->control, &c, buf, NULL, 0);
+}
+
+void control_outcome(struct member *m, uint64_t move, bool committed)
+{
+	uint8_t buf[16];
+	struct ms_codec c;
+
+	packets_begin(&c, buf, sizeof(buf), MS_D_OUTCOME);
+	ms_put_u64(&c, move);
+	ms_put_u8(&c, committed);
+	packets_put(m->control, &c, buf, NULL, 0);
+}
+
+void control_stats(struct member *m)
+{
+	uint8_t buf[8];
+	struct ms_codec c;
+
+	if (m->state != MEMBER_JOINED)
+		return;
+	packets_begin(&c, buf, sizeof(buf), MS_D_STATS);
+	packets_put(m->control, &c, buf, NULL, 0);
+}

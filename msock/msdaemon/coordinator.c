@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: MIT */
+#include "msdaemon/coordinator.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "msdaemon/arrival.h"
+#include "msdaemon/control.h"
+#include "msdaemon/departure.h"
+#include "msdaemon/relay.h"
+#include "msdaemon/spawn.h"
+#include "proto/log.h"
+#include "proto/net.h"
+
+enum { STATS_WAIT_US = 100000 }; /* for members to tell their figures */
+
+struct stats_wait {
+	struct daemon *d;
+	uint64_t request;
+};
+
+static void master_message(struct link *l, const Ms__Msg *msg, void *user)
+{
+	struct daemon *d = user;
+
+	if (msg->body_case == MS__MSG__BODY_FOUND)
+		member_place(d, msg->found);
+	else if (msg->body_case == MS__MSG__BODY_SERVING_OK)
+		member_serving_ok(d, msg->serving_ok->member);
+}
+
+static void master_down(struct link *l, const char *why, void *user)
+{
+	struct daemon *d = user;
+
+	log_say(LOG_ERROR, "%s: the link to the address server is lost: %s", d->host, why);
+	link_destroy(l);
+	d->master = NULL;
+}
+
+static const struct link_ops master_ops = {.on_message = master_message, .on_down = master_down};
+
+static void welcome(struct daemon *d, const Ms__Welcome *w)
+{
+	Ms__Hello hello = MS__HELLO__INIT;
+	struct sockaddr_in to;
+
+	snprintf(d->job, sizeof(d->job), "%s", w->job);
+	d->port_low = (uint16_t)w->port_low;
+	d->port_high = (uint16_t)w->port_high;
+	if (!w->master || d->master)
+		return;
+	to = net_address(w->master->ip, (uint16_t)w->master->port);
+	d->master = link_dial(d->base, &to, NULL, d->secret, &master_ops, d);
+	hello.role = "daemon";
+	hello.host = d->host;
+	hello.version = MS_WIRE_VERSION;
+	link_send(d->master, LINK_MSG(HELLO, hello, &hello));
+}
+
+/* CPU time and memory of a process, from /proc. */
+static void read_figures(pid_t pid, Ms__Rank *r)
+{
+	unsigned long long user = 0, sys = 0;
+	char path[64], line[1024];
+	long pages = 0;
+	char *at;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	f = fopen(path, "re");
+	if (!f)
+		return;
+	at = fgets(line, sizeof(line), f) ? strrchr(line, ')') : NULL;
+	fclose(f);
+	if (!at || sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %*d %*d %*d %*d %*d %*d %*u %*u %ld",
+	                  &user, &sys, &pages) != 3)
+		return;
+	r->cpu_s = (double)(user + sys) / (double)sysconf(_SC_CLK_TCK);
+	r->rss_bytes = (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+static void stats_answer(evutil_socket_t fd, short what, void *arg)
+{
+	struct stats_wait *wait = arg;
+	struct daemon *d = wait->d;
+	Ms__Stats s = MS__STATS__INIT;
+	struct member *m;
+	Ms__Rank *each, **list;
+	size_t n = 0;
+
+	LIST_FOREACH(m, &d->members, entry)
+		n++;
+	each = calloc(n + 1, sizeof(*each));
+	list = calloc(n + 1, sizeof(*list));
+	if (!each || !list)
+		log_die("out of memory");
+	LIST_FOREACH(m, &d->members, entry) {
+		Ms__Rank *r = &each[s.n_ranks];
+
+		if (m->state == MEMBER_COMING)
+			continue;
+		ms__rank__init(r);
+		r->member = m->id;
+		r->pid = m->pid;
+		r->streams = m->streams;
+		r->mirrors = m->mirrors;
+		read_figures(m->pid, r);
+		list[s.n_ranks++] = r;
+	}
+	s.ranks = list;
+	s.request = wait->request;
+	s.mirrors = mirror_count(d);
+	link_send(d->coordinator, LINK_MSG(STATS, stats, &s));
+	free(each);
+	free(list);
+	free(wait);
+}
+
+static void stats(struct daemon *d, const Ms__Stats *ask)
+{
+	struct timeval limit = {0, STATS_WAIT_US};
+	struct stats_wait *wait = malloc(sizeof(*wait));
+	struct member *m;
+
+	if (!wait)
+		log_die("out of memory");
+	wait->d = d;
+	wait->request = ask->request;
+	LIST_FOREACH(m, &d->members, entry)
+		control_stats(m);
+	event_base_once(d->base, -1, EV_TIMEOUT, stats_answer, wait, &limit);
+}
+
+static void ended(struct daemon *d, const Ms__Ended *e)
+{
+	member_ended_elsewhere(d, e->member, e->status);
+	mirror_member_ended(d, e->member);
+}
+
+static void for_member(struct daemon *d, const Ms__Msg *msg)
+{
+	struct member *m;
+
+	if (msg->body_case == MS__MSG__BODY_DATA && (m = member_find(d, msg->data->member)))
+		pump_data(m->pump, msg->data);
+	else if (msg->body_case == MS__MSG__BODY_ACK && (m = member_find(d, msg->ack->member)))
+		pump_ack(m->pump, msg->ack);
+	else if (msg->body_case == MS__MSG__BODY_SIGNAL && (m = member_find(d, msg->signal->member)))
+		member_signal(m, msg->signal->signo);
+}
+
+static void on_message(struct link *l, const Ms__Msg *msg, void *user)
+{
+	struct daemon *d = user;
+
+	switch (msg->body_case) {
+	case MS__MSG__BODY_WELCOME:
+		welcome(d, msg->welcome);
+		break;
+	case MS__MSG__BODY_SPAWN:
+		spawn_member(d, msg->spawn);
+		break;
+	case MS__MSG__BODY_DATA:
+	case MS__MSG__BODY_ACK:
+	case MS__MSG__BODY_SIGNAL:
+		for_member(d, msg);
+		break;
+	case MS__MSG__BODY_WHERE_IS:
+		relay_where_is(d, msg->where_is);
+		break;
+	case MS__MSG__BODY_ENDED:
+		ended(d, msg->ended);
+		break;
+	case MS__MSG__BODY_MOVE_BEGIN:
+		departure_begin(d, msg->move_begin);
+		break;
+	case MS__MSG__BODY_OUTCOME:
+		if (!departure_outcome(d, msg->outcome) && !arrival_outcome(d, msg->outcome))
+			log_say(LOG_DEBUG, "the record of a move that is not ours");
+		break;
+	case MS__MSG__BODY_STATS:
+		stats(d, msg->stats);
+		break;
+	case MS__MSG__BODY_PING:
+		link_send(l, msg);
+		break;
+	case MS__MSG__BODY_SHUTDOWN:
+		daemon_end(d, 0);
+	default:
+		log_say(LOG_WARN, "unexpected message %d from the coordinator", msg->body_case);
+	}
+}
+
+static void on_down(struct link *l, const char *why, void *user)
+{
+	struct daemon *d = user;
+
+	log_say(LOG_ERROR, "%s: the link to the coordinator is lost: %s", d->host, why);
+	daemon_end(d, 1);
+}
+
+static const struct link_ops coordinator_ops = {.on_message = on_message, .on_down = on_down};
+
+void coordinator_dial(struct daemon *d, uint32_t ip, uint16_t port)
+{
+	struct sockaddr_in to = net_address(ip, port), from = net_address(d->ip, 0);
+	Ms__Hello hello = MS__HELLO__INIT;
+
+	d->coordinator = link_dial(d->base, &to, &from, d->secret, &coordinator_ops, d);
+	hello.role = "daemon";
+	hello.host = d->host;
+	hello.port = d->mesh_port;
+	hello.version = MS_WIRE_VERSION;
+	link_send(d->coordinator, LINK_MSG(HELLO, hello, &hello));
+}

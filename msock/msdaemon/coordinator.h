@@ -1,0 +1,10 @@
+/* SPDX-License-Identifier: MIT */
+/* coordinator.h - msdaemon's links to the job's coordinator and master. */
+#ifndef MSOCK_MSDAEMON_COORDINATOR_H
+#define MSOCK_MSDAEMON_COORDINATOR_H
+
+#include "msdaemon/daemon.h"
+
+void coordinator_dial(struct daemon *d, uint32_t ip, uint16_t port);
+
+#endif

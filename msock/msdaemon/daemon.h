@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: MIT */
+/* daemon.h - what the parts of msdaemon share: one daemon, on one host, for one job. */
+#ifndef MSOCK_MSDAEMON_DAEMON_H
+#define MSOCK_MSDAEMON_DAEMON_H
+
+#include <event2/event.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/queue.h>
+
+#include "image/image.h"
+#include "proto/link.h"
+#include "proto/seal.h"
+#include "proto/wire.h"
+
+LIST_HEAD(member_list, member);
+LIST_HEAD(mirror_list, mirror);
+LIST_HEAD(peer_list, peer);
+LIST_HEAD(route_list, route);
+
+struct daemon {
+	struct event_base *base;
+	uint8_t secret[SEAL_SECRET];
+	char host[256];
+	char job[80];
+	uint32_t ip;                  /* real address of this host */
+	uint16_t mesh_port;
+	uint16_t port_low, port_high; /* 0 0: any */
+	struct link *coordinator;
+	struct link *master;          /* NULL until the coordinator named it */
+	struct member_list members;   /* that live here, come, or leave */
+	struct member_list gone;      /* that live elsewhere now; their process is to be reaped */
+	struct mirror_list mirrors;
+	struct peer_list peers;
+	struct route_list routes;
+	struct image_place place;
+	bool probed;
+	bool ending;
+	char restore_path[4096];      /* "" : not to be had */
+	char mirror_path[4096];
+	char preload_path[4096];
+	const char *fault;            /* MSOCK_FAULT or "" */
+};
+
+/* Kill everything, wait for it, and end. Does not return. */
+void daemon_end(struct daemon *d, int code) __attribute__((noreturn));
+/* Ask the coordinator for ABORTED. */
+void daemon_want_abort(struct daemon *d, uint32_t member, uint64_t m, const char *format, ...)
+	__attribute__((format(printf, 4, 5)));
+void daemon_progress(struct daemon *d, const Ms__Progress *p);
+/* "0.2" */
+const char *daemon_member_text(uint32_t member, char text[24]);
+
+#endif

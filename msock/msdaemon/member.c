@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: MIT */
+#include "msdaemon/member.h"
+
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "msdaemon/arrival.h"
+#include "msdaemon/control.h"
+#include "msdaemon/departure.h"
+#include "msdaemon/relay.h"
+#include "proto/log.h"
+
+enum { MEMBER_HELD = 4096 }; /* relink messages; they are repeated, so more may be dropped */
+
+static const char *const state_names[] = {"RUNNING", "JOINED", "LEAVING", "COMING", "LEFT"};
+
+struct member *member_create(struct daemon *d, uint32_t id, enum member_state state)
+{
+	struct member *m = calloc(1, sizeof(*m));
+
+	if (!m)
+		log_die("out of memory");
+	m->d = d;
+	m->id = id;
+	m->state = state;
+	m->alive_fd = -1;
+	m->pmi_fd = -1;
+	STAILQ_INIT(&m->held);
+	LIST_INSERT_HEAD(&d->members, m, entry);
+	return m;
+}
+
+static void drop_held(struct member *m)
+{
+	struct held *h;
+
+	while ((h = STAILQ_FIRST(&m->held))) {
+		STAILQ_REMOVE_HEAD(&m->held, next);
+		free(h);
+	}
+	m->held_count = 0;
+}
+
+void member_destroy(struct member *m)
+{
+	LIST_REMOVE(m, entry);
+	drop_held(m);
+	packets_destroy(m->control);
+	pump_destroy(m->pump);
+	if (m->leave_timer)
+		event_free(m->leave_timer);
+	if (m->alive_fd >= 0)
+		close(m->alive_fd);
+	free(m);
+}
+
+struct member *member_find(struct daemon *d, uint32_t id)
+{
+	struct member *m;
+
+	LIST_FOREACH(m, &d->members, entry)
+		if (m->id == id)
+			return m;
+	return NULL;
+}
+
+void member_set_state(struct member *m, enum member_state state, const char *why)
+{
+	char text[24];
+
+	log_say(LOG_DEBUG, "rank %s: %s -> %s: %s", daemon_member_text(m->id, text), state_names[m->state],
+	        state_names[state], why);
+	m->state = state;
+	if (state != MEMBER_LEFT)
+		return;
+	LIST_REMOVE(m, entry);
+	LIST_INSERT_HEAD(&m->d->gone, m, entry);
+}
+
+int member_control_open(struct member *m)
+{
+	int other = -1;
+
+	m->control = packets_create(m->d->base, &control_ops, m, &other);
+	return m->control ? other : -1;
+}
+
+void member_kill(struct member *m)
+{
+	if (m->pid > 0 && !m->exited) {
+		if (m->init_pid == 0)
+			kill(-m->pid, SIGKILL); /* it is a session leader: children of its group go too */
+		kill(m->pid, SIGKILL);
+	}
+	if (m->alive_fd >= 0)
+		close(m->alive_fd);
+	m->alive_fd = -1;
+}
+
+static void leave_cb(evutil_socket_t fd, short what, void *arg)
+{
+	log_say(LOG_WARN, "a member that has moved away does not end: killed");
+	member_kill(arg);
+}
+
+void member_leave(struct member *m)
+{
+	struct timeval limit = {2, 0};
+
+	m->leave_timer = evtimer_new(m->d->base, leave_cb, m);
+	event_add(m->leave_timer, &limit);
+}
+
+void member_report_exit(struct member *m)
+{
+	Ms__Exit e = MS__EXIT__INIT;
+	char text[24];
+
+	log_say(LOG_DEBUG, "rank %s ended, status %#x", daemon_member_text(m->id, text), m->status);
+	pump_finish(m->pump);
+	e.member = m->id;
+	e.status = m->status;
+	link_send(m->d->coordinator, LINK_MSG(EXIT, exit, &e));
+	if (m->alive_fd >= 0)
+		close(m->alive_fd);
+	m->alive_fd = -1;
+	member_destroy(m);
+}
+
+static bool reap_from(struct member_list *list, pid_t pid, int status)
+{
+	struct member *m, *next;
+
+	for (m = LIST_FIRST(list); m; m = next) {
+		next = LIST_NEXT(m, entry);
+		if (m->init_pid == pid) {
+			m->init_pid = 0;
+			return true;
+		}
+		if (m->pid != pid)
+			continue;
+		m->exited = true;
+		m->status = status;
+		if (m->state == MEMBER_LEFT)
+			member_destroy(m);
+		else if (m->state == MEMBER_LEAVING)
+			departure_member_died(m);
+		else if (m->state == MEMBER_COMING)
+			arrival_member_died(m);
+		else
+			member_report_exit(m);
+		return true;
+	}
+	return false;
+}
+
+bool member_reaped(struct daemon *d, pid_t pid, int status)
+{
+	return reap_from(&d->members, pid, status) || reap_from(&d->gone, pid, status);
+}
+
+void member_signal(struct member *m, int signo)
+{
+	if (m->pid > 0 && !m->exited && m->state != MEMBER_LEFT)
+		kill(m->pid, signo);
+}
+
+void member_relay(struct member *m, uint32_t from, const void *bytes, size_t size)
+{
+	struct held *h;
+
+	if (!m->holding) {
+		control_relay(m, from, bytes, size);
+		return;
+	}
+	h = m->held_count < MEMBER_HELD ? malloc(sizeof(*h) + size) : NULL;
+	if (!h)
+		return;
+	h->from = from;
+	h->size = size;
+	memcpy(h->bytes, bytes, size);
+	STAILQ_INSERT_TAIL(&m->held, h, next);
+	m->held_count++;
+}
+
+void member_release_held(struct member *m, bool deliver)
+{
+	struct held *h;
+
+	m->holding = false;
+	while ((h = STAILQ_FIRST(&m->held))) {
+		STAILQ_REMOVE_HEAD(&m->held, next);
+		if (deliver)
+			control_relay(m, h->from, h->bytes, h->size);
+		else
+			relay_send(m->d, m->id, h->from, h->bytes, h->size);
+		free(h);
+	}
+	m->held_count = 0;
+}
+
+void member_ended_elsewhere(struct daemon *d, uint32_t id, int status)
+{
+	struct member *m;
+
+	LIST_FOREACH(m, &d->members, entry)
+		if (m->id != id)
+			control_ended(m, id, status);
+}

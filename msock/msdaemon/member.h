@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: MIT */
+/* member.h - a process of the job at this daemon: its life, its control socket, its pump. */
+#ifndef MSOCK_MSDAEMON_MEMBER_H
+#define MSOCK_MSDAEMON_MEMBER_H
+
+#include <sys/queue.h>
+
+#include "msdaemon/daemon.h"
+#include "msdaemon/packets.h"
+#include "msdaemon/pump.h"
+
+/*
+ *  RUNNING --msock_init--> JOINED --MoveBegin--> LEAVING --record--> LEFT
+ *                            ^  ^--- aborted -------'
+ *                            '------ record ---- COMING (at the target)
+ */
+enum member_state {
+	MEMBER_RUNNING, /* started; has not called msock_init, cannot be moved */
+	MEMBER_JOINED,
+	MEMBER_LEAVING, /* source of a move that is not decided */
+	MEMBER_COMING,  /* target of one */
+	MEMBER_LEFT,    /* committed elsewhere; in daemon.gone until its process is reaped */
+};
+
+STAILQ_HEAD(held_list, held);
+struct held { /* a relink message that waits until the move is decided */
+	STAILQ_ENTRY(held) next;
+	uint32_t from;
+	size_t size;
+	uint8_t bytes[];
+};
+
+struct member {
+	LIST_ENTRY(member) entry;
+	struct daemon *d;          /* borrowed */
+	uint32_t id;
+	enum member_state state;
+	pid_t pid;                 /* outer, our child; 0: none */
+	pid_t own_pid;             /* as it sees itself */
+	pid_t init_pid;            /* of its namespace after a move; 0: none */
+	int alive_fd;              /* closing it ends that namespace; -1: none */
+	uint32_t virtual_ip;
+	uint16_t data_port;        /* 0: not serving */
+	uint8_t cookie[MS_TOKEN];
+	uint64_t m;                /* last move number known */
+	int pmi_fd;                /* -1: none */
+	struct packets *control;   /* NULL: closed */
+	struct pump *pump;
+	struct departure *departure; /* LEAVING */
+	struct arrival *arrival;     /* COMING */
+	bool holding;              /* relink messages wait */
+	struct held_list held;
+	unsigned held_count;
+	bool exited;               /* reaped; the report waits for a move's record */
+	int status;
+	struct event *leave_timer; /* LEFT: the process must end by then */
+	uint32_t streams, mirrors; /* as last told */
+};
+
+struct member *member_create(struct daemon *d, uint32_t id, enum member_state state);
+/* Closes everything; the process must be reaped or not exist. */
+void member_destroy(struct member *m);
+/* The one that lives here, comes, or leaves; NULL if there is none. */
+struct member *member_find(struct daemon *d, uint32_t id);
+/* The only place where the state changes. */
+void member_set_state(struct member *m, enum member_state state, const char *why);
+
+/* Control socket; returns the member's end. -1 with errno. */
+int member_control_open(struct member *m);
+/* A child was reaped; false if it is no member's. */
+bool member_reaped(struct daemon *d, pid_t pid, int status);
+/* Kill process and namespace. */
+void member_kill(struct member *m);
+/* It lives elsewhere now: its process must end soon. */
+void member_leave(struct member *m);
+/* Tell the coordinator how it ended, and forget it. Waits while a move is undecided. */
+void member_report_exit(struct member *m);
+
+/* A relink message for it: given to it or held. */
+void member_relay(struct member *m, uint32_t from, const void *bytes, size_t size);
+/* Stop holding. deliver false: they are routed anew. */
+void member_release_held(struct member *m, bool deliver);
+
+void member_signal(struct member *m, int signo);
+void member_place(struct daemon *d, const Ms__Found *found);
+void member_serving_ok(struct daemon *d, uint32_t id);
+/* Somebody else has ended: tell all here. */
+void member_ended_elsewhere(struct daemon *d, uint32_t id, int status);
+
+#endif

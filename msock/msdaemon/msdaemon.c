@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * msdaemon - one per host and job: starts members, carries their standard
+ * streams, and has a part in each move of a member from or to this host.
+ *
+ *   msdaemon --host NAME
+ *
+ * On stdin, one item a line: `secret HEX`, `coordinator IP PORT`, `ip IP`,
+ * `env NAME=VALUE`, `end`; its end of file tells that the coordinator is gone.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "msdaemon/coordinator.h"
+#include "msdaemon/member.h"
+#include "msdaemon/mesh.h"
+#include "msdaemon/mirror.h"
+#include "proto/helpers.h"
+#include "proto/log.h"
+#include "proto/net.h"
+
+struct start { /* what stdin said */
+	uint32_t coordinator_ip;
+	uint16_t coordinator_port;
+	bool secret;
+};
+
+const char *daemon_member_text(uint32_t member, char text[24])
+{
+	snprintf(text, 24, "%u.%u", MS_MEMBER_WORLD(member), MS_MEMBER_RANK(member));
+	return text;
+}
+
+void daemon_want_abort(struct daemon *d, uint32_t member, uint64_t m, const char *format, ...)
+{
+	Ms__WantAbort w = MS__WANT_ABORT__INIT;
+	char reason[700], text[24];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(reason, sizeof(reason), format, args);
+	va_end(args);
+	log_say(LOG_INFO, "move %llu of rank %s fails: %s", (unsigned long long)m, daemon_member_text(member, text), reason);
+	w.member = member;
+	w.m = m;
+	w.reason = reason;
+	link_send(d->coordinator, LINK_MSG(WANT_ABORT, want_abort, &w));
+}
+
+void daemon_progress(struct daemon *d, const Ms__Progress *p)
+{
+	link_send(d->coordinator, LINK_MSG(PROGRESS, progress, (Ms__Progress *)p));
+}
+
+static void reap(struct daemon *d)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG | __WALL)) > 0)
+		if (!member_reaped(d, pid, status) && !mirror_reaped(d, pid, status))
+			log_say(LOG_DATA, "reaped %d, status %#x", (int)pid, status);
+}
+
+static void sigchld_cb(evutil_socket_t signo, short what, void *arg)
+{
+	reap(arg);
+}
+
+void daemon_end(struct daemon *d, int code)
+{
+	struct member *m;
+
+	d->ending = true;
+	LIST_FOREACH(m, &d->members, entry)
+		member_kill(m);
+	LIST_FOREACH(m, &d->gone, entry)
+		member_kill(m);
+	mirror_kill_all(d);
+	link_flush(d->coordinator, 200);
+	/* All children were killed; each is gone in a moment, unless it hangs in the kernel. */
+	for (int i = 0; i < 200; i++) {
+		struct timespec pause = {0, 10000000};
+		pid_t pid = waitpid(-1, NULL, WNOHANG | __WALL);
+
+		if (pid < 0)
+			break;
+		if (pid == 0)
+			nanosleep(&pause, NULL);
+	}
+	_exit(code);
+}
+
+static void stdin_cb(evutil_socket_t fd, short what, void *arg)
+{
+	char buf[256];
+	ssize_t n = read(fd, buf, sizeof(buf));
+
+	if (n > 0 || (n < 0 && (errno == EINTR || errno == EAGAIN)))
+		return;
+	log_say(LOG_INFO, "the coordinator is gone");
+	daemon_end(arg, 1);
+}
+
+/* Unbuffered: what comes after `end` is left to stdin_cb. */
+static bool read_line(char *line, size_t size)
+{
+	size_t n = 0;
+	char c;
+
+	while (read(STDIN_FILENO, &c, 1) == 1) {
+		if (c == '\n') {
+			line[n] = 0;
+			return true;
+		}
+		if (n + 1 >= size)
+			return false;
+		line[n++] = c;
+	}
+	return false;
+}
+
+static void read_start(struct daemon *d, struct start *s)
+{
+	char line[4096], ip[64];
+	unsigned port;
+
+	while (read_line(line, sizeof(line)) && strcmp(line, "end")) {
+		size_t bytes;
+
+		if (!strncmp(line, "secret ", 7)) {
+			s->secret = !sodium_hex2bin(d->secret, sizeof(d->secret), line + 7, strlen(line + 7), NULL, &bytes, NULL) &&
+			            bytes == sizeof(d->secret);
+			sodium_memzero(line, sizeof(line));
+		} else if (sscanf(line, "coordinator %63s %u", ip, &port) == 2) {
+			s->coordinator_ip = ntohl(inet_addr(ip));
+			s->coordinator_port = (uint16_t)port;
+		} else if (sscanf(line, "ip %63s", ip) == 1) {
+			d->ip = ntohl(inet_addr(ip));
+		} else if (!strncmp(line, "env ", 4) && strchr(line, '=')) {
+			*strchr(line, '=') = 0;
+			setenv(line + 4, line + strlen(line) + 1, 1);
+		}
+	}
+	if (!s->secret || !s->coordinator_port || !d->ip)
+		log_die("%s: what was to come on stdin did not come", d->host);
+}
+
+static void set_up_process(void)
+{
+	struct rlimit r;
+
+	setsid();
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGINT, SIG_IGN);
+	signal(SIGQUIT, SIG_IGN);
+	signal(SIGTSTP, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	if (!getrlimit(RLIMIT_NOFILE, &r)) {
+		r.rlim_cur = r.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &r);
+	}
+}
+
+static void find_helpers(struct daemon *d)
+{
+	if (!helpers_find("msrestore", d->restore_path, sizeof(d->restore_path)))
+		*d->restore_path = 0;
+	if (!helpers_find("msmirror", d->mirror_path, sizeof(d->mirror_path)))
+		*d->mirror_path = 0;
+	if (!helpers_library("libmsock-preload.so", d->preload_path, sizeof(d->preload_path)))
+		*d->preload_path = 0;
+	d->fault = getenv("MSOCK_FAULT") ? getenv("MSOCK_FAULT") : "";
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {{"host", required_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	static struct daemon d;
+	struct start s = {0};
+	int opt;
+
+	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+		if (opt != 'h')
+			return 2;
+		snprintf(d.host, sizeof(d.host), "%s", optarg);
+	}
+	if (sodium_init() < 0)
+		return 1;
+	log_open("msdaemon");
+	read_start(&d, &s);
+	log_open("msdaemon");
+	set_up_process();
+	find_helpers(&d);
+	LIST_INIT(&d.members);
+	LIST_INIT(&d.gone);
+	LIST_INIT(&d.mirrors);
+	LIST_INIT(&d.peers);
+	LIST_INIT(&d.routes);
+	d.base = event_base_new();
+	if (!d.base || mesh_listen(&d))
+		log_die("%s: cannot listen: %s", d.host, strerror(errno));
+	event_add(event_new(d.base, STDIN_FILENO, EV_READ | EV_PERSIST, stdin_cb, &d), NULL);
+	event_add(evsignal_new(d.base, SIGCHLD, sigchld_cb, &d), NULL);
+	coordinator_dial(&d, s.coordinator_ip, s.coordinator_port);
+	event_base_dispatch(d.base);
+	daemon_end(&d, 1);
+}

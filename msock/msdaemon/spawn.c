@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: MIT */
+#include "msdaemon/spawn.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "msdaemon/member.h"
+#include "proto/log.h"
+
+enum { SPAWN_CONTROL_FD = 119, SPAWN_CANNOT_RUN = 126, SPAWN_NOT_FOUND = 127 };
+
+/* The member's environment: as the stub's, with ours put in. The caller frees the list and own[0..1]. */
+static char **make_env(const struct daemon *d, const Ms__Spawn *s, int control, char *own[2])
+{
+	char **env = calloc(s->n_env + 3, sizeof(*env));
+	const char *preload = "";
+	size_t n = 0;
+
+	for (size_t i = 0; i < s->n_env; i++)
+		if (!strncmp(s->env[i], "LD_PRELOAD=", 11))
+			preload = s->env[i] + 11;
+	if (!env || asprintf(&own[0], "MSOCK_FD=%d", control) < 0 ||
+	    asprintf(&own[1], "LD_PRELOAD=%s%s%s", d->preload_path, *d->preload_path && *preload ? ":" : "", preload) < 0)
+		log_die("out of memory");
+	env[n++] = own[0];
+	if (own[1][11])
+		env[n++] = own[1];
+	for (size_t i = 0; i < s->n_env; i++)
+		if (strncmp(s->env[i], "LD_PRELOAD=", 11) && strncmp(s->env[i], "MSOCK_FD=", 9))
+			env[n++] = s->env[i];
+	return env;
+}
+
+static void child_signals(uint64_t ignored)
+{
+	sigset_t none;
+
+	for (int i = 1; i < _NSIG; i++)
+		signal(i, i <= 31 && ignored >> (i - 1) & 1 ? SIG_IGN : SIG_DFL);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
+static void child_fail(int error_fd, const char *what)
+{
+	char text[512];
+	int code = errno == ENOENT && !*what ? SPAWN_NOT_FOUND : SPAWN_CANNOT_RUN;
+	int n = snprintf(text + 1, sizeof(text) - 1, "%s%s%s", what, *what ? ": " : "", strerror(errno));
+
+	text[0] = (char)code;
+	if (n > (int)sizeof(text) - 2)
+		n = (int)sizeof(text) - 2;
+	if (write(error_fd, text, (size_t)n + 1) < 0)
+		_exit(SPAWN_CANNOT_RUN);
+	_exit(code);
+}
+
+/* Place the descriptors: all sources are first moved out of the way of all targets. */
+static int child_fds(struct member *m, int control, int error_fd)
+{
+	int from[MS_CHANNELS], high_control, high_error;
+
+	for (unsigned i = 0; i < MS_CHANNELS; i++)
+		from[i] = pump_end(m->pump, i) < 0 ? -1 : fcntl(pump_end(m->pump, i), F_DUPFD_CLOEXEC, 512);
+	high_control = fcntl(control, F_DUPFD_CLOEXEC, 512);
+	high_error = fcntl(error_fd, F_DUPFD_CLOEXEC, 512);
+	for (int i = 0; i < 3; i++)
+		if (from[i] >= 0)
+			dup2(from[i], i);
+	if (m->pmi_fd >= 0)
+		dup2(from[3], m->pmi_fd);
+	dup2(high_control, SPAWN_CONTROL_FD);
+	return high_error;
+}
+
+static void child(struct member *m, const Ms__Spawn *s, char **env, int control, int error_fd, pid_t daemon)
+{
+	char **argv = calloc(s->n_argv + 1, sizeof(*argv));
+	int keep[2] = {SPAWN_CONTROL_FD, m->pmi_fd};
+
+	error_fd = child_fds(m, control, error_fd);
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != daemon)
+		_exit(SPAWN_CANNOT_RUN);
+	setsid();
+	child_signals(s->ignored);
+	umask((mode_t)s->umask);
+	for (size_t i = 0; i + 1 < s->n_limits && i / 2 < RLIM_NLIMITS; i += 2) {
+		struct rlimit r = {s->limits[i], s->limits[i + 1]};
+
+		setrlimit((int)(i / 2), &r);
+	}
+	if (s->cpus.len == sizeof(cpu_set_t))
+		sched_setaffinity(0, sizeof(cpu_set_t), (cpu_set_t *)s->cpus.data);
+	close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
+	for (int i = 0; i < 2; i++)
+		if (keep[i] >= 0)
+			fcntl(keep[i], F_SETFD, 0);
+	if (chdir(s->cwd))
+		child_fail(error_fd, s->cwd);
+	for (size_t i = 0; i < s->n_argv; i++)
+		argv[i] = s->argv[i];
+	environ = env;
+	execvp(argv[0], argv);
+	child_fail(error_fd, "");
+}
+
+static void report_error(struct daemon *d, uint32_t member, const char *error, int code)
+{
+	Ms__Exit e = MS__EXIT__INIT;
+
+	e.member = member;
+	e.error = (char *)error;
+	e.code = code;
+	link_send(d->coordinator, LINK_MSG(EXIT, exit, &e));
+}
+
+/* After the fork: did exec succeed?  An empty pipe says yes. */
+static bool started(struct daemon *d, struct member *m, const Ms__Spawn *s, int error_fd)
+{
+	Ms__Spawned spawned = MS__SPAWNED__INIT;
+	char why[512], text[1024];
+	ssize_t n;
+
+	do
+		n = read(error_fd, why, sizeof(why) - 1);
+	while (n < 0 && errno == EINTR);
+	if (n > 1) {
+		why[n] = 0;
+		snprintf(text, sizeof(text), "cannot run %s on %s: %s", s->argv[0], d->host, why + 1);
+		waitpid(m->pid, NULL, 0);
+		report_error(d, m->id, text, why[0]);
+		return false;
+	}
+	spawned.member = m->id;
+	spawned.pid = m->pid;
+	link_send(d->coordinator, LINK_MSG(SPAWNED, spawned, &spawned));
+	return true;
+}
+
+static unsigned channels_of(const Ms__Spawn *s)
+{
+	return s->pmi_fd >= 0 ? 0xf : 0x7;
+}
+
+void spawn_member(struct daemon *d, const Ms__Spawn *s)
+{
+	struct member *m = member_create(d, s->member, MEMBER_RUNNING);
+	pid_t own = getpid();
+	int control = -1, error_pipe[2] = {-1, -1};
+	char **env = NULL, *env_own[2] = {NULL, NULL};
+
+	m->virtual_ip = s->virtual_ip;
+	m->pmi_fd = s->pmi_fd;
+	m->pump = pump_create(d->base, d->coordinator, m->id, channels_of(s));
+	control = member_control_open(m);
+	if (!m->pump || control < 0 || pipe2(error_pipe, O_CLOEXEC) || s->n_argv == 0) {
+		report_error(d, m->id, strerror(errno), SPAWN_CANNOT_RUN);
+		goto failed;
+	}
+	env = make_env(d, s, SPAWN_CONTROL_FD, env_own);
+	m->pid = m->own_pid = fork();
+	if (m->pid == 0)
+		child(m, s, env, control, error_pipe[1], own);
+	close(error_pipe[1]);
+	error_pipe[1] = -1;
+	if (m->pid < 0) {
+		report_error(d, m->id, strerror(errno), SPAWN_CANNOT_RUN);
+		goto failed;
+	}
+	if (!started(d, m, s, error_pipe[0]))
+		goto failed;
+	pump_start(m->pump);
+	m = NULL;
+failed:
+	if (m)
+		member_destroy(m);
+	if (control >= 0)
+		close(control);
+	for (int i = 0; i < 2; i++)
+		if (error_pipe[i] >= 0)
+			close(error_pipe[i]);
+	free(env);
+	free(env_own[0]);
+	free(env_own[1]);
+}

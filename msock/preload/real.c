@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: MIT */
+#include "preload/real.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+
+#define REAL_NAME(name) [REAL_##name] = #name
+
+static const char *const real_names[REAL_COUNT] = {
+	REAL_NAME(sigaction),      REAL_NAME(pthread_sigmask),
+	REAL_NAME(sigpending),     REAL_NAME(sigwait),
+	REAL_NAME(signalfd),       REAL_NAME(pthread_attr_setsigmask_np),
+	REAL_NAME(setcontext),     REAL_NAME(swapcontext),
+	REAL_NAME(pthread_create), REAL_NAME(sem_timedwait),
+	REAL_NAME(sem_clockwait),  REAL_NAME(aio_suspend),
+	REAL_NAME(close),          REAL_NAME(close_range),
+	REAL_NAME(dup2),           REAL_NAME(dup3),
+	REAL_NAME(_Fork),          REAL_NAME(clone),
+	REAL_NAME(sigsuspend),     REAL_NAME(pause),
+	REAL_NAME(sigtimedwait),   REAL_NAME(clock_nanosleep),
+	REAL_NAME(nanosleep),      REAL_NAME(usleep),
+	REAL_NAME(sleep),          REAL_NAME(thrd_sleep),
+	REAL_NAME(semtimedop),     REAL_NAME(semop),
+	REAL_NAME(msgrcv),         REAL_NAME(msgsnd),
+	REAL_NAME(ppoll),          REAL_NAME(poll),
+	REAL_NAME(pselect),        REAL_NAME(select),
+	REAL_NAME(epoll_pwait2),   REAL_NAME(epoll_pwait),
+	REAL_NAME(epoll_wait),
+};
+
+void *real_table[REAL_COUNT];
+
+/* Stands for what this C library lacks. */
+static long real_none(void)
+{
+	errno = ENOSYS;
+	return -1;
+}
+
+void *real_find(enum real_name name)
+{
+	int saved = errno;
+	void *found = dlsym(RTLD_NEXT, real_names[name]);
+
+	if (!found)
+		found = (void *)real_none;
+	__atomic_store_n(&real_table[name], found, __ATOMIC_RELAXED);
+	errno = saved;
+	return found;
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/* feature NAME DIR: runs one; without arguments lists their names. */
+#include "feature.h"
+
+#include <time.h>
+
+static const struct feature *const all[] = { memory_features, signal_features, thread_features, file_features };
+static const char *dir;
+
+const char *feature_dir(void)
+{
+	return dir;
+}
+
+double feature_clock(int clock)
+{
+	struct timespec t;
+
+	clock_gettime(clock, &t);
+	return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+int main(int argc, char **argv)
+{
+	dir = argc > 2 ? argv[2] : ".";
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		for (const struct feature *f = all[i]; f->name; f++) {
+			if (argc < 2) {
+				puts(f->name);
+			} else if (strcmp(argv[1], f->name) == 0) {
+				f->run();
+				return 0;
+			}
+		}
+	return argc < 2 ? 0 : 2;
+}

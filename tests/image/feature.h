@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: MIT */
+/* feature.h - small programs in one binary: each is a function that moves and looks whether all is as before. */
+#ifndef TESTS_IMAGE_FEATURE_H
+#define TESTS_IMAGE_FEATURE_H
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "member.h"
+
+enum { MOVES = 3 };
+
+struct feature {
+	const char *name;
+	void (*run)(void);
+};
+
+extern const struct feature memory_features[], signal_features[], thread_features[], file_features[];
+
+/* A line to stderr and exit 1 unless `ok`. */
+#define CHECK(ok)                                                                    \
+	do {                                                                         \
+		if (!(ok)) {                                                         \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #ok);     \
+			exit(1);                                                     \
+		}                                                                    \
+	} while (0)
+
+/* A directory of the test's own. */
+const char *feature_dir(void);
+
+double feature_clock(int clock);
+
+#endif

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: MIT */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdint.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/timerfd.h>
+#include <dlfcn.h>
+
+#include "feature.h"
+
+static const char *path_of(const char *name)
+{
+	static char path[4][512];
+	static int next;
+	char *p = path[next++ % 4];
+
+	snprintf(p, 512, "%s/%s", feature_dir(), name);
+	return p;
+}
+
+static void stdio(void)
+{
+	const char *path = path_of("stdio");
+	FILE *f = fopen(path, "w+");
+	char line[64];
+
+	CHECK(f);
+	for (int k = 0; k < MOVES; k++) {
+		for (int i = 0; i < 3000; i++)
+			fprintf(f, "line %d of %d\n", i, k);
+		CHECK(member_move() == 0);
+	}
+	rewind(f);
+	for (int k = 0; k < MOVES; k++)
+		for (int i = 0; i < 3000; i++) {
+			char want[64];
+
+			snprintf(want, sizeof(want), "line %d of %d\n", i, k);
+			CHECK(fgets(line, sizeof(line), f) && strcmp(line, want) == 0);
+		}
+	fclose(f);
+	unlink(path);
+}
+
+static void offsets(void)
+{
+	const char *path = path_of("offsets");
+	int a = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600), b = dup(a), c, append;
+
+	CHECK(a >= 0 && write(a, "0123456789", 10) == 10);
+	c = open(path, O_RDONLY | O_CLOEXEC);
+	append = open(path, O_WRONLY | O_APPEND);
+	CHECK(dup2(a, 77) == 77);
+	for (int k = 0; k < MOVES; k++) {
+		char x;
+
+		CHECK(lseek(a, 3, SEEK_SET) == 3 && lseek(c, 5, SEEK_SET) == 5);
+		CHECK(member_move() == 0);
+		CHECK(read(b, &x, 1) == 1 && x == '3' && lseek(a, 0, SEEK_CUR) == 4 && lseek(77, 0, SEEK_CUR) == 4);
+		CHECK(read(c, &x, 1) == 1 && x == '5');
+		CHECK(write(append, "+", 1) == 1 && lseek(append, 0, SEEK_CUR) == 11 + k);
+		CHECK(fcntl(c, F_GETFD) == FD_CLOEXEC && fcntl(a, F_GETFD) == 0);
+		CHECK((fcntl(append, F_GETFL) & (O_APPEND | O_ACCMODE)) == (O_APPEND | O_WRONLY));
+	}
+	unlink(path);
+}
+
+static void surroundings(void)
+{
+	struct rlimit limit = { 300, 400 }, now;
+	char cwd[512], link[512] = "", again[512] = "", name[17];
+	int fds = 0;
+	DIR *d;
+
+	CHECK(chdir(feature_dir()) == 0 && getcwd(cwd, sizeof(cwd)));
+	umask(027);
+	setrlimit(RLIMIT_NOFILE, &limit);
+	prctl(PR_SET_NAME, "my-own-name");
+	CHECK(readlink("/proc/self/exe", link, sizeof(link) - 1) > 0);
+	setenv("COLOUR", "blue", 1);
+	for (int k = 0; k < MOVES; k++) {
+		int n = 0;
+
+		CHECK(member_move() == 0);
+		CHECK(getcwd(again, sizeof(again)) && strcmp(again, cwd) == 0);
+		CHECK(umask(027) == 027);
+		CHECK(getrlimit(RLIMIT_NOFILE, &now) == 0 && now.rlim_cur == 300 && now.rlim_max == 400);
+		CHECK(prctl(PR_GET_NAME, name) == 0 && strcmp(name, "my-own-name") == 0);
+		memset(again, 0, sizeof(again));
+		CHECK(readlink("/proc/self/exe", again, sizeof(again) - 1) > 0 && strcmp(again, link) == 0);
+		CHECK(strcmp(getenv("COLOUR"), "blue") == 0);
+		d = opendir("/proc/self/fd");
+		while (readdir(d))
+			n++;
+		closedir(d);
+		CHECK(fds == 0 || n == fds); /* nothing is left behind */
+		fds = n;
+	}
+}
+
+static void paths(void)
+{
+	int dir = open(feature_dir(), O_RDONLY | O_DIRECTORY), at = open("/usr/bin", O_PATH), null = open("/dev/null", O_RDWR),
+	    zero = open("/dev/zero", O_RDONLY), link;
+	struct stat st;
+	char x = 1;
+
+	CHECK(symlink("nowhere", path_of("link")) == 0 || errno == EEXIST);
+	link = open(path_of("link"), O_PATH | O_NOFOLLOW);
+	CHECK(dir >= 0 && at >= 0 && link >= 0);
+	for (int k = 0; k < MOVES; k++) {
+		int fd;
+
+		CHECK(member_move() == 0);
+		fd = openat(dir, "made", O_CREAT | O_WRONLY, 0600);
+		CHECK(fd >= 0);
+		close(fd);
+		CHECK(unlinkat(dir, "made", 0) == 0);
+		CHECK(fstatat(at, "env", &st, 0) == 0 && (fcntl(at, F_GETFL) & O_PATH));
+		CHECK(fstat(link, &st) == 0 && S_ISLNK(st.st_mode));
+		CHECK(write(null, &x, 1) == 1 && read(zero, &x, 1) == 1 && x == 0);
+	}
+	unlink(path_of("link"));
+}
+
+static void events(void)
+{
+	int e = eventfd(7, EFD_NONBLOCK | EFD_CLOEXEC), t = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK), s;
+	struct itimerspec every = { { 0, 10000000 }, { 0, 10000000 } };
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGUSR1);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	s = signalfd(-1, &set, SFD_NONBLOCK);
+	timerfd_settime(t, 0, &every, NULL);
+	for (int k = 0; k < MOVES; k++) {
+		struct signalfd_siginfo info;
+		struct pollfd p = { .fd = t, .events = POLLIN };
+		uint64_t v;
+
+		kill(getpid(), SIGUSR1);
+		CHECK(member_move() == 0);
+		CHECK(read(e, &v, 8) == 8 && v == 7 && read(e, &v, 8) == -1 && errno == EAGAIN);
+		CHECK(write(e, &v, 8) == 8);
+		CHECK(read(e, &v, 8) == 8 && v == 7);
+		CHECK(write(e, &v, 8) == 8);
+		CHECK(read(s, &info, sizeof(info)) == sizeof(info) && info.ssi_signo == SIGUSR1);
+		CHECK(poll(&p, 1, 1000) == 1 && read(t, &v, 8) == 8 && v >= 1);
+		CHECK(poll(&p, 1, 1000) == 1);
+	}
+}
+
+static void libraries(void)
+{
+	for (int k = 0; k < MOVES; k++) {
+		double (*fn)(double);
+		void *h;
+
+		CHECK(member_move() == 0);
+		h = dlopen("libm.so.6", RTLD_NOW);
+		CHECK(h);
+		*(void **)&fn = dlsym(h, "cbrt");
+		CHECK(fn && fn(27) > 2.999 && fn(27) < 3.001);
+		dlclose(h);
+	}
+}
+
+const struct feature file_features[] = {
+	{ "stdio", stdio },
+	{ "offsets", offsets },
+	{ "surroundings", surroundings },
+	{ "paths", paths },
+	{ "events", events },
+	{ "libraries", libraries },
+	{ NULL, NULL },
+};

@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: MIT */
+#include <errno.h>
+#include <fcntl.h>
+#include <immintrin.h>
+#include <fenv.h>
+#include <math.h>
+#include <stdint.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
+#include "feature.h"
+
+static uint32_t mix(uint64_t i)
+{
+	return (uint32_t)((i * 0x9e3779b97f4a7c15ull) >> 29);
+}
+
+static uint32_t in_data = 17, in_bss;
+
+static void pattern(void)
+{
+	size_t n = 5 << 18;
+	uint32_t *heap = malloc(n * 4), *map = mmap(NULL, n * 4, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint32_t stack[1000];
+
+	for (int k = 0; k < MOVES; k++) {
+		for (size_t i = 0; i < n; i++) {
+			heap[i] = mix(i + (unsigned)k);
+			map[i] = i % 3000 < 1500 ? 0 : mix(i);
+		}
+		for (size_t i = 0; i < 1000; i++)
+			stack[i] = mix(i + 5);
+		in_bss = in_data++;
+		CHECK(member_move() == 0);
+		for (size_t i = 0; i < n; i++) {
+			CHECK(heap[i] == mix(i + (unsigned)k));
+			CHECK(map[i] == (i % 3000 < 1500 ? 0 : mix(i)));
+		}
+		for (size_t i = 0; i < 1000; i++)
+			CHECK(stack[i] == mix(i + 5));
+		CHECK(in_bss + 1 == in_data);
+	}
+	munmap(map, n * 4);
+	free(heap);
+}
+
+static void heap(void)
+{
+	void *keep[300];
+	char *at = sbrk(0);
+
+	for (int k = 0; k < MOVES; k++) {
+		for (int i = 0; i < 300; i++) {
+			keep[i] = malloc((size_t)(i + 1) * 997);
+			memset(keep[i], i, (size_t)(i + 1) * 997);
+		}
+		CHECK(member_move() == 0);
+		for (int i = 0; i < 300; i++) {
+			char *p = keep[i];
+
+			for (int j = 0; j < (i + 1) * 997; j++)
+				CHECK(p[j] == (char)i);
+			free(keep[i]);
+		}
+		CHECK((char *)sbrk(0) >= at);
+		at = sbrk(1 << 20);
+		CHECK(at != (void *)-1);
+		memset(at, 3, 1 << 20);
+		CHECK(sbrk(-(1 << 19)) == at + (1 << 20));
+	}
+}
+
+static int deeper(int n)
+{
+	volatile char page[4096];
+
+	page[0] = (char)n;
+	return n ? deeper(n - 1) + page[0] * 0 + 1 : 0;
+}
+
+static void stack(void)
+{
+	CHECK(deeper(100) == 100);
+	for (int k = 0; k < MOVES; k++) {
+		CHECK(member_move() == 0);
+		CHECK(deeper(400 * (k + 1)) == 400 * (k + 1)); /* grows beyond what was moved */
+	}
+}
+
+static void protections(void)
+{
+	const size_t page = 4096;
+	char *p = mmap(NULL, 8 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int null = open("/dev/null", O_WRONLY);
+
+	memset(p, 5, 8 * page);
+	mprotect(p + page, page, PROT_NONE);
+	mprotect(p + 3 * page, page, PROT_READ);
+	munmap(p + 5 * page, page);
+	for (int k = 0; k < MOVES; k++) {
+		int fd[2];
+
+		CHECK(member_move() == 0);
+		CHECK(pipe(fd) == 0);
+		CHECK(write(fd[1], p + page, 1) == -1 && errno == EFAULT);
+		CHECK(write(fd[1], p + 5 * page, 1) == -1 && errno == EFAULT);
+		CHECK(write(fd[1], "x", 1) == 1);
+		CHECK(read(fd[0], p + 3 * page, 1) == -1 && errno == EFAULT);
+		close(fd[0]);
+		close(fd[1]);
+		mprotect(p + page, page, PROT_READ);
+		CHECK(p[page] == 5 && p[page + 4095] == 5 && p[4 * page] == 5);
+		mprotect(p + page, page, PROT_NONE);
+	}
+	close(null);
+}
+
+static void jit(void)
+{
+	static const unsigned char code[] = { 0x8d, 0x47, 0x2a, 0xc3 }; /* lea 42(%rdi), %eax; ret */
+	void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int (*fn)(int);
+
+	memcpy(p, code, sizeof(code));
+	mprotect(p, 4096, PROT_READ | PROT_EXEC);
+	memcpy(&fn, &p, sizeof(fn));
+	for (int k = 0; k < MOVES; k++) {
+		CHECK(member_move() == 0);
+		CHECK(fn(k) == k + 42);
+	}
+}
+
+static void sparse(void)
+{
+	size_t size = 64ul << 30;
+	char *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	CHECK(p != MAP_FAILED);
+	for (size_t i = 0; i < 64; i++)
+		p[(i << 30) + 12345 * i] = (char)(i + 1);
+	for (int k = 0; k < MOVES; k++) {
+		CHECK(member_move() == 0);
+		for (size_t i = 0; i < 64; i++)
+			CHECK(p[(i << 30) + 12345 * i] == (char)(i + 1));
+	}
+}
+
+static void file_maps(void)
+{
+	char path[512];
+	int fd;
+	char *private, *shared;
+
+	snprintf(path, sizeof(path), "%s/maps", feature_dir());
+	fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	CHECK(fd >= 0 && ftruncate(fd, 5 * 4096 + 100) == 0);
+	CHECK(pwrite(fd, "first", 5, 0) == 5 && pwrite(fd, "third", 5, 8192) == 5);
+	private = mmap(NULL, 6 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	shared = mmap(NULL, 6 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	strcpy(private, "mine");
+	for (int k = 0; k < MOVES; k++) {
+		shared[4096] = (char)('a' + k);
+		CHECK(member_move() == 0);
+		CHECK(strcmp(private, "mine") == 0 && strcmp(private + 8192, "third") == 0);
+		CHECK(strcmp(shared, "first") == 0 && shared[4096] == 'a' + k);
+		CHECK(private[4096] == 'a' + k);
+	}
+	unlink(path);
+}
+
+static void shared_anonymous(void)
+{
+	char *p = mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	for (int k = 0; k < MOVES; k++) {
+		for (int i = 0; i < 1 << 20; i += 8192)
+			p[i] = (char)(i / 8192 + k);
+		CHECK(member_move() == 0);
+		for (int i = 0; i < 1 << 20; i += 8192)
+			CHECK(p[i] == (char)(i / 8192 + k) && p[i + 4096] == 0);
+	}
+}
+
+/* Values that are nowhere but in registers while the move happens. */
+__attribute__((target("avx2"))) static void avx2(void)
+{
+	for (int k = 0; k < MOVES; k++) {
+		uint8_t out[32 * 4];
+		uint8_t in[32 * 4];
+		unsigned before = member_moves;
+
+		for (size_t i = 0; i < sizeof(in); i++)
+			in[i] = (uint8_t)mix(i + (unsigned)k);
+		CHECK(write(1, "move\n", 5) == 5);
+		__asm__ volatile("vmovdqu 0(%1), %%ymm8\n vmovdqu 32(%1), %%ymm9\n"
+				 "vmovdqu 64(%1), %%ymm14\n vmovdqu 96(%1), %%ymm15\n"
+				 "1: pause\n cmpl %2, (%3)\n je 1b\n"
+				 "vmovdqu %%ymm8, 0(%0)\n vmovdqu %%ymm9, 32(%0)\n"
+				 "vmovdqu %%ymm14, 64(%0)\n vmovdqu %%ymm15, 96(%0)\n"
+				 :
+				 : "r"(out), "r"(in), "r"(before), "r"(&member_moves)
+				 : "xmm8", "xmm9", "xmm14", "xmm15", "memory");
+		CHECK(memcmp(in, out, sizeof(in)) == 0);
+	}
+}
+
+__attribute__((target("avx512f"))) static void avx512_loop(const uint8_t *in, uint8_t *out, unsigned before)
+{
+	__asm__ volatile("vmovdqu64 0(%1), %%zmm3\n vmovdqu64 64(%1), %%zmm30\n"
+			 "movl $0x5a5a, %%eax\n kmovw %%eax, %%k5\n"
+			 "1: pause\n cmpl %2, (%3)\n je 1b\n"
+			 "vmovdqu64 %%zmm3, 0(%0)\n vmovdqu64 %%zmm30, 64(%0)\n"
+			 "kmovw %%k5, %%eax\n movl %%eax, 128(%0)\n"
+			 :
+			 : "r"(out), "r"(in), "r"(before), "r"(&member_moves)
+			 : "eax", "xmm3", "xmm30", "k5", "memory");
+}
+
+static void avx512(void)
+{
+	uint8_t in[128], out[132];
+	uint32_t mask;
+
+	if (!__builtin_cpu_supports("avx512f"))
+		return;
+	for (int k = 0; k < MOVES; k++) {
+		unsigned before = member_moves;
+
+		for (size_t i = 0; i < sizeof(in); i++)
+			in[i] = (uint8_t)mix(i + 7 * (unsigned)k);
+		CHECK(write(1, "move\n", 5) == 5);
+		avx512_loop(in, out, before);
+		memcpy(&mask, out + 128, 4);
+		CHECK(memcmp(in, out, 128) == 0 && mask == 0x5a5a);
+	}
+}
+
+static void rounding(void)
+{
+	volatile double a = 1, b = 3;
+	double up;
+	long double x;
+
+	fesetround(FE_UPWARD);
+	up = a / b;
+	__asm__ volatile("fldpi\n" : "=t"(x));
+	for (int k = 0; k < MOVES; k++) {
+		unsigned before = member_moves;
+		long double y;
+
+		CHECK(write(1, "move\n", 5) == 5);
+		__asm__ volatile("fldpi\n 1: pause\n cmpl %1, (%2)\n je 1b\n fstpt %0\n"
+				 : "=m"(y)
+				 : "r"(before), "r"(&member_moves)
+				 : "memory");
+		CHECK(fegetround() == FE_UPWARD && a / b == up && y == x);
+	}
+	fesetround(FE_TONEAREST);
+	CHECK(a / b < up);
+}
+
+static void huge(void)
+{
+	size_t n = 48ul << 20;
+	char *p = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	madvise(p, n, MADV_HUGEPAGE);
+	for (size_t i = 0; i < n; i += 1000)
+		p[i] = (char)mix(i);
+	for (int k = 0; k < MOVES; k++) {
+		CHECK(member_move() == 0);
+		for (size_t i = 0; i < n; i += 1000)
+			CHECK(p[i] == (char)mix(i));
+		p = mremap(p, n, n + (4 << 20), MREMAP_MAYMOVE);
+		CHECK(p != MAP_FAILED);
+		n += 4 << 20;
+		memset(p + n - (4 << 20), 0, 4 << 20);
+		for (size_t i = (n - (4 << 20) + 999) / 1000 * 1000; i < n; i += 1000)
+			p[i] = (char)mix(i);
+	}
+}
+
+static void growing(void)
+{
+	/* The layout changes all the time, also between what is announced and the freeze. */
+	char *p[64] = { NULL };
+	unsigned from = member_moves;
+	uint64_t seed = 1;
+
+	for (unsigned k = 0; k < MOVES; k++) {
+		CHECK(write(1, "move\n", 5) == 5);
+		while (member_moves == from + k) {
+			size_t i = (seed = seed * 6364136223846793005ull + 1442695040888963407ull) >> 58;
+			size_t n = ((seed >> 40 & 31) + 1) * 4096;
+
+			if (p[i]) {
+				size_t had;
+
+				memcpy(&had, p[i], sizeof(had));
+				CHECK(p[i][had - 1] == (char)had && had >= 4096 && had <= 32 * 4096);
+				CHECK(munmap(p[i], had) == 0);
+			}
+			p[i] = mmap(NULL, n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+			CHECK(p[i] != MAP_FAILED);
+			memcpy(p[i], &n, sizeof(n));
+			p[i][n - 1] = (char)n;
+		}
+	}
+}
+
+const struct feature memory_features[] = {
+	{ "pattern", pattern },
+	{ "heap", heap },
+	{ "stack", stack },
+	{ "protections", protections },
+	{ "jit", jit },
+	{ "sparse", sparse },
+	{ "file-maps", file_maps },
+	{ "shared-anonymous", shared_anonymous },
+	{ "avx2", avx2 },
+	{ "avx512", avx512 },
+	{ "rounding", rounding },
+	{ "huge", huge },
+	{ "growing", growing },
+	{ NULL, NULL },
+};

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+# lib.sh - for the tests of the image: a directory that every user can read, and TAP.
+# Run in the top of the build tree.
+
+set -u
+work=$(mktemp -d "${TMPDIR:-/tmp}/msock-image.XXXXXX") || exit 99
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' HUP INT TERM
+chmod 755 "$work"
+mkdir -m 777 "$work/dir"
+for f in msock/image/msrestore tests/image/mover tests/image/feature tests/image/refuse tests/image/.libs/member.so; do
+	cp "$f" "$work/" || { echo "Bail out! $f is not built"; exit 99; }
+done
+chmod 755 "$work"/*
+
+number=0
+ok() { # ok STATUS NAME
+	number=$((number + 1))
+	if [ "$1" = 0 ]; then
+		echo "ok $number - $2"
+	else
+		echo "not ok $number - $2"
+		sed 's/^/# /' "$work/out" 2>/dev/null | tail -20
+	fi
+}
+
+plan() {
+	echo "1..$number"
+}
+
+# as_user COMMAND...: as nobody with no_new_privs when we are root, else with no_new_privs only
+as_user() {
+	if [ "$(id -u)" = 0 ]; then
+		setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs "$@"
+	else
+		setpriv --no-new-privs "$@"
+	fi
+}
+
+# mover RUNNER OPTIONS -- PROGRAM...: what it says goes to $work/out
+mover() {
+	runner=$1
+	shift
+	options=
+	while [ "$1" != -- ]; do
+		options="$options $1"
+		shift
+	done
+	shift
+	(cd "$work" && timeout 90 $runner ./mover $options ./msrestore ./member.so "$@") >"$work/out" 2>&1
+}
+
+moved() { # moved N: the last run made at least N moves
+	[ "$(sed -n 's/^mover: \([0-9]*\) moves$/\1/p' "$work/out")" -ge "$1" ]
+}

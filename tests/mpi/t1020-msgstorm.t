@@ -1,0 +1,82 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""msgstorm on 6 ranks under many moves in a row: no error, and no descriptor, process or file is left over
+(30 moves; 200 in check-long; MSOCK_TEST_MOVES)."""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import jobs  # noqa: E402
+import tap  # noqa: E402
+
+RANKS = 6
+MOVES = tap.number("MOVES", 200 if jobs.LONG else 30)
+VIAS = ("drain", "mirror", "auto")
+WARM = 3  # moves until meshes and the like are open
+SPARE = 2  # descriptors that may come and go: a control connection in the making
+
+
+def descriptors(place):
+    """Open descriptors of each process of the job: {host and name: sorted counts}."""
+    found = {}
+    if isinstance(place, jobs.Lab):
+        for host in ["h0"] + place.hosts:
+            for line in place.lab("ps", host).splitlines():
+                name, _, count = line.split(" ", 1)[1].rsplit(" ", 2)
+                found.setdefault(name if name == "msgstorm" else f"{host} {name}", []).append(int(count))
+    else:
+        for pid in jobs.descendants():
+            name = jobs.describe(pid).split(" ")[0].rsplit("/", 1)[-1]
+            try:
+                found.setdefault(name, []).append(len(os.listdir(f"/proc/{pid}/fd")))
+            except OSError:
+                pass
+    return {name: sorted(counts) for name, counts in found.items()}
+
+
+def grown(before, after):
+    """Names whose processes have become more, or hold more descriptors."""
+    worse = []
+    for name, counts in after.items():
+        old = before.get(name, [])
+        if name.endswith(("msmirror", "msrestore")) or len(counts) > len(old) or (counts and max(counts) > max(old) + SPARE):
+            worse.append(f"{name}: {old} -> {counts}")
+    return worse
+
+
+def storm(place, rng):
+    rounds = max(400, 150 * MOVES)
+    while True:
+        seed = rng.randrange(1 << 32)
+        job = jobs.Job(place, [jobs.program("msgstorm"), str(rounds), "65536", str(seed)], RANKS, seconds=jobs.LIMIT_S + 3 * MOVES)
+        tap.ok(job.wait_line("^msgstorm:"), f"{place.name}: msgstorm runs", job.story())
+        mover = jobs.Mover(job, RANKS, rng, VIAS, pause=0.1)
+        mover.run(WARM)
+        before = descriptors(place)
+        mover.run(MOVES)
+        after = descriptors(place)
+        status = job.wait()
+        if status != 0 or mover.done >= MOVES or mover.failures:
+            break
+        tap.note(f"{rounds} rounds were over after {mover.done} moves; once more with twice as many")
+        rounds *= 2
+    tap.equal(mover.failures, [], f"{place.name}: {MOVES} moves committed")
+    jobs.job_ended(job, status, what=f"{place.name}: msgstorm")
+    tap.ok(job.checksum().isalnum(), f"{place.name}: every byte was right", job.story())
+    tap.equal(job.err, [], f"{place.name}: nothing on stderr")
+    tap.equal(grown(before, after), [], f"{place.name}: no descriptor or process too many after the moves")
+    tap.equal(place.leftovers(), [], f"{place.name}: no process or file is left")
+    return rounds, seed, job.checksum()
+
+
+def test():
+    rng = tap.seed()
+    for place in jobs.places(jobs.Lab, jobs.User):
+        rounds, seed, checksum = storm(place, rng)
+        if rounds <= 20000:
+            job = jobs.Job(place, [jobs.program("msgstorm"), str(rounds), "65536", str(seed)], RANKS, hosts=place.hosts)
+            job.wait()
+            tap.equal(checksum, job.checksum(), f"{place.name}: the checksum is that of the unmoved run")
+
+
+tap.main(test)

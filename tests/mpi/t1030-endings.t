@@ -1,0 +1,49 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""mpiexec's exit status equals that of Hydra's fork launcher, however the job ends, also when the rank in question has moved."""
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import jobs  # noqa: E402
+import tap  # noqa: E402
+
+RANKS = 3
+ENDINGS = {"zero": "all ranks 0", "exit": "rank 1 exits with 3", "abort": "MPI_Abort(7)", "segv": "SIGSEGV", "wait": "Ctrl-C"}
+
+
+def end(place, how, launcher, moved=False):
+    """The exit status of one job."""
+    go = os.path.join(place.shared, f"go-{how}-{launcher}-{moved}")
+    job = jobs.Job(place, [jobs.program("ending"), how, go], RANKS, launcher=launcher, seconds=90)
+    if not job.wait_line("here", count=RANKS):
+        tap.note(job.story())
+        job.kill()
+        return "did not start"
+    if moved:
+        status, _, err = job.move(1, place.hosts[2])
+        if status != 0:
+            tap.note(f"the move failed: {status} {err}")
+            job.kill()
+            return "did not move"
+    open(go, "w", encoding="ascii").close()
+    if how == "wait" and job.wait_line("quiet", count=RANKS):
+        job.interrupt()
+    return job.wait()
+
+
+def in_place(place):
+    for how, title in ENDINGS.items():
+        want = end(place, how, "fork")
+        tap.note(f"{title}: the fork launcher's mpiexec ends with {want}")
+        tap.equal(end(place, how, "msock"), want, f"{place.name}: {title}")
+        tap.equal(end(place, how, "msock", True), want, f"{place.name}: {title}, rank 1 has moved")
+    tap.equal(place.leftovers(), [], f"{place.name}: nothing is left")
+
+
+def test():
+    for place in jobs.places(jobs.Lab, jobs.User):
+        in_place(place)
+
+
+tap.main(test)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""A job without MPI: the test stands in for mpiexec and Hydra's proxies, from the build tree."""
+import ctypes
+import json
+import os
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+import tap  # noqa: E402
+
+BUILD = os.environ.get("MSOCK_TEST_BUILD") or os.getcwd()
+LIMIT_S = 60
+PR_SET_CHILD_SUBREAPER = 36
+
+ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def program(name):
+    return os.path.join(BUILD, name)
+
+
+def children():
+    """Live descendants of this test: orphans become its children."""
+    found, tree = set(), {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                with open(f"/proc/{entry}/stat", encoding="utf-8", errors="replace") as file:
+                    state, parent = file.read().rsplit(")", 1)[1].split()[:2]
+            except OSError:
+                continue
+            if state == "Z" and int(parent) == os.getpid():
+                try:
+                    os.waitpid(int(entry), os.WNOHANG)
+                except ChildProcessError:
+                    pass
+            elif state not in "ZX":
+                tree[int(entry)] = int(parent)
+    more = {os.getpid()}
+    while more:
+        more = {pid for pid, parent in tree.items() if parent in more} - found
+        found |= more
+    return sorted(found)
+
+
+def named(name):
+    """Our processes of that name."""
+    found = []
+    for pid in children():
+        try:
+            with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+                if file.read().strip() == name[:15]:
+                    found.append(pid)
+        except OSError:
+            pass
+    return found
+
+
+class Launch:
+    """One coordinator with its daemons."""
+
+    def __init__(self, hosts=("127.0.0.2", "127.0.0.3"), lines=(), job="4711-0badcafe"):
+        self.top = tempfile.mkdtemp(prefix="msock-launch-")
+        self.job = job
+        self.env = dict(os.environ, MSOCK_RUNDIR=self.top, MSOCK_HELPERDIR=f"{BUILD}:{BUILD}/msock/image",
+                        MSOCK_LIBDIR=os.path.join(BUILD, ".libs"))
+        self.env.pop("MSOCK_JOBDIR", None)
+        self.coord = subprocess.Popen([program("msrank-coord")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self.env)
+        config = [f"job {job}", *lines, *(f"host {name}" for name in hosts), "end", ""]
+        self.coord.stdin.write("\n".join(config).encode())
+        self.coord.stdin.flush()
+        ready, _, _ = select.select([self.coord.stdout], [], [], LIMIT_S)
+        self.said = self.coord.stdout.readline().decode().strip() if ready else "nothing"
+        self.dir = self.said.removeprefix("ready ")
+        self.env["MSOCK_JOBDIR"] = self.dir
+
+    def stub(self, rank, words, host="127.0.0.2", **options):
+        env = dict(self.env, PMI_RANK=str(rank), **options.pop("env", {}))
+        return subprocess.Popen([program("msrank-stub"), "--host", host, "--", *words], env=env, **options)
+
+    def run(self, rank, words, host="127.0.0.2", data=b"", **options):
+        """(exit status, stdout, stderr) of a rank."""
+        child = self.stub(rank, words, host, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+        try:
+            out, err = child.communicate(data, LIMIT_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            return "timeout", *child.communicate()
+        return child.returncode, out, err
+
+    def tool(self, *words):
+        done = subprocess.run([program(words[0]), *words[1:]], env=self.env, capture_output=True, text=True, timeout=LIMIT_S,
+                              check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    def ps(self):
+        status, out, _ = self.tool("msrank-ps", "--json")
+        return {entry["rank"]: entry for entry in json.loads(out)["ranks"]} if status == 0 else {}
+
+    def end(self):
+        """mpiexec's end: the coordinator's exit status."""
+        self.coord.stdin.close()
+        try:
+            status = self.coord.wait(20)
+        except subprocess.TimeoutExpired:
+            self.coord.kill()
+            status = "timeout"
+        self.coord.stdout.close()
+        return status
+
+    def leftovers(self):
+        tap.until(lambda: not children(), 5)
+        files = [os.path.join(where, name) for where, _, names in os.walk(self.top) for name in names]
+        return children() + files
+
+    def close(self):
+        for pid in children():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        shutil.rmtree(self.top, ignore_errors=True)
+
+
+__all__ = ["Launch", "children", "named", "program", "tap", "socket", "time"]
