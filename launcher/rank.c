@@ -186,13 +186,14 @@ static void answer_all(struct rank *r)
 	}
 }
 
-static void ask(struct rank *r, struct host *asker, uint64_t request)
+/* The master's question waits for the end of a move. */
+static void ask(struct rank *r, uint64_t request)
 {
 	struct question *q = malloc(sizeof(*q));
 
 	if (!q)
 		log_die("out of memory");
-	*q = (struct question){r->questions, asker, request};
+	*q = (struct question){.next = r->questions, .request = request};
 	r->questions = q;
 	if (!r->move || r->decided == r->m)
 		answer_all(r);
@@ -203,8 +204,12 @@ void rank_where(struct host *h, const Ms__Where *w)
 	struct rank *r = rank_find(h->c, w->member);
 	Ms__WhereIs none = MS__WHERE_IS__INIT;
 
+	/*
+	 * At once, also while it moves: until the record is written its place is the source, whose daemon keeps
+	 * what must wait (a drain needs the peers' answers); the record is written before that daemon says NOT_HERE.
+	 */
 	if (r) {
-		ask(r, h, 0);
+		answer(r, &(struct question){.asker = h});
 		return;
 	}
 	none.member = w->member;
@@ -219,7 +224,7 @@ void rank_lookup(struct coord *c, const Ms__Lookup *l)
 
 	TAILQ_FOREACH(r, &c->ranks, entry) {
 		if (r->virtual_ip == l->virtual_ip) {
-			ask(r, NULL, l->request);
+			ask(r, l->request);
 			return;
 		}
 	}

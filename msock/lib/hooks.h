@@ -21,10 +21,11 @@ extern "C" {
 int msock__kick_signal(void);
 
 /*
- * Counters of the calling thread, in initial-exec TLS.  The kick handler adds
- * one to the first at its start, before it may park: what was frozen,
- * restored and goes on elsewhere sees it changed.  The preload adds one to the
- * second when a handler of the application is entered; without a preload it
+ * Counters.  The kick handler adds one to the first at its start, before it
+ * may park: what was frozen, restored and goes on elsewhere sees it changed.
+ * It is one for all threads, since a kick that one thread takes may have
+ * interrupted another.  The second is the calling thread's, in initial-exec
+ * TLS: the preload adds one to it when a handler of the application is entered; without a preload it
  * stays 0.  An EINTR with the first changed and the second not is the kick's.
  */
 volatile unsigned *msock__kicks(void);

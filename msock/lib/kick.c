@@ -15,8 +15,13 @@
 
 static KICK_TLS volatile unsigned kick_inside; /* API calls this thread is in, outside of a wait */
 static KICK_TLS volatile unsigned kick_noted;  /* kicks that came meanwhile */
-static KICK_TLS volatile unsigned kick_count;
 static KICK_TLS volatile unsigned kick_app_count;
+
+/*
+ * One for all threads: a kick that one thread takes may have been meant to wake
+ * another one, whose epoll_wait then says EINTR without any handler.
+ */
+static volatile unsigned kick_count;
 
 static bool kick_pending;
 
@@ -67,7 +72,7 @@ static void kick_find_somebody(void)
 
 static void kick_handler(int signal, siginfo_t *info, void *context)
 {
-	kick_count++;
+	__atomic_add_fetch(&kick_count, 1, __ATOMIC_SEQ_CST);
 	if (kick_inside) {
 		kick_noted = 1;
 		return;

@@ -411,6 +411,13 @@ static void move_run_once(void)
 
 void move_outcome(uint64_t m, bool committed)
 {
+	struct ms_codec next;
+
+	ms_codec_init(&next, next_move.bytes, next_move.size);
+	if (next_move.size && ms_get_u64(&next) == m) {
+		next_move.size = 0;
+		ms_close(next_move.image_fd);
+	}
 	if (move.phase != MOVE_NONE && move.m == m && !committed)
 		move.aborted = true;
 }

@@ -88,9 +88,20 @@ static void wait_for_route(struct daemon *d, struct route *r, uint32_t from, con
 	ask(d, r);
 }
 
+/*
+ * The member with this id, if what is meant for it can be left here.  One that is coming is not here until its
+ * record is written: till then its source must get what is said to it, or a drain waits for itself.
+ */
+static struct member *member_here(struct daemon *d, uint32_t id)
+{
+	struct member *m = member_find(d, id);
+
+	return m && m->state != MEMBER_COMING && m->state != MEMBER_LEFT ? m : NULL;
+}
+
 void relay_send(struct daemon *d, uint32_t to, uint32_t from, const void *bytes, size_t size)
 {
-	struct member *m = member_find(d, to);
+	struct member *m = member_here(d, to);
 	struct route *r;
 
 	if (m) {
@@ -106,11 +117,11 @@ void relay_send(struct daemon *d, uint32_t to, uint32_t from, const void *bytes,
 
 void relay_take(struct daemon *d, struct link *l, const Ms__Relay *relay)
 {
-	struct member *m = member_find(d, relay->to);
+	struct member *m = member_find(d, relay->to); /* one that is coming keeps it: the sender knows of the commit */
 	Ms__NotHere n = MS__NOT_HERE__INIT;
 	struct route *r;
 
-	if (m) {
+	if (m && m->state != MEMBER_LEFT) {
 		member_relay(m, relay->from, relay->bytes.data, relay->bytes.len);
 		return;
 	}
@@ -125,7 +136,7 @@ void relay_not_here(struct daemon *d, const Ms__NotHere *n)
 	const Ms__Relay *relay = n->relay;
 	struct route *r;
 
-	if (!relay || member_find(d, relay->to)) {
+	if (!relay || member_here(d, relay->to)) {
 		if (relay)
 			relay_send(d, relay->to, relay->from, relay->bytes.data, relay->bytes.len);
 		return;
@@ -152,7 +163,7 @@ static void route_release(struct daemon *d, struct route *r)
 void relay_where_is(struct daemon *d, const Ms__WhereIs *w)
 {
 	struct route *r = route_find(d, w->member, true);
-	struct member *m = member_find(d, w->member);
+	struct member *m = member_here(d, w->member);
 	struct held *h;
 
 	r->asked = false;

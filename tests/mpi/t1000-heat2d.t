@@ -28,11 +28,11 @@ def in_place(place, rng):
     steps = 2000
     while True:
         still, _, status = run(place, steps, 0, rng)
-        if not jobs.job_ended(still, status, what=f"{place.name}: the unmoved run"):
-            return
-        if still.seconds < 1 + 0.4 * MOVES:
+        if status == 0 and still.seconds < 1 + 0.4 * MOVES:
             steps *= 2
             continue
+        if not jobs.job_ended(still, status, what=f"{place.name}: the unmoved run"):
+            return
         moved, mover, status = run(place, steps, MOVES, rng)
         if moved is not None:
             break

@@ -35,10 +35,12 @@ def leave(via, rng):
         tap.ok(job.wait_line("^rank 2: round 3 "), f"{via}: the job runs", job.story())
         job.wait_output(rng.uniform(0, 0.3))
         status, reports, err = job.move(2, "h3", "--via", via)
-        if tap.ok(status == 0 and len(reports) == 1 and reports[0]["committed"], f"{via}: rank 2 has moved", f"{status} {reports} {err}"):
-            tap.note(jobs.report_line(reports[0]))
-            if via == "drain":
-                tap.equal(reports[0]["streams"]["mirrored"], 0, "drain: no stream went through a mirror")
+        if not tap.ok(status == 0 and len(reports) == 1 and reports[0]["committed"], f"{via}: rank 2 has moved", f"{status} {reports} {err}"):
+            job.kill()
+            return
+        tap.note(jobs.report_line(reports[0]))
+        if via == "drain":
+            tap.equal(reports[0]["streams"]["mirrored"], 0, "drain: no stream went through a mirror")
         place.off("h2")
         seen = sum(1 for line in job.out if line.startswith("rank 2:"))
         tap.ok(job.wait_line("^rank 2:", count=seen + 3), f"{via}: the job goes on with h2 switched off", job.story())

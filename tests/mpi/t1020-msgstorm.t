@@ -13,6 +13,7 @@ RANKS = 6
 MOVES = tap.number("MOVES", 200 if jobs.LONG else 30)
 VIAS = ("drain", "mirror", "auto")
 WARM = 3  # moves until meshes and the like are open
+INIT = "msrestore-init"
 SPARE = 2  # descriptors that may come and go: a control connection in the making
 
 
@@ -26,22 +27,23 @@ def descriptors(place):
                 found.setdefault(name if name == "msgstorm" else f"{host} {name}", []).append(int(count))
     else:
         for pid in jobs.descendants():
-            name = jobs.describe(pid).split(" ")[0].rsplit("/", 1)[-1]
             try:
-                found.setdefault(name, []).append(len(os.listdir(f"/proc/{pid}/fd")))
+                with open(f"/proc/{pid}/comm", encoding="utf-8") as comm:
+                    found.setdefault(comm.read().strip(), []).append(len(os.listdir(f"/proc/{pid}/fd")))
             except OSError:
                 pass
     return {name: sorted(counts) for name, counts in found.items()}
 
 
 def grown(before, after):
-    """Names whose processes have become more, or hold more descriptors."""
+    """Names whose processes have become more, or hold more descriptors. A rank that has moved has one init beside it."""
     worse = []
+    inits = sum(len(counts) for name, counts in after.items() if name.endswith(INIT))
     for name, counts in after.items():
         old = before.get(name, [])
-        if name.endswith(("msmirror", "msrestore")) or len(counts) > len(old) or (counts and max(counts) > max(old) + SPARE):
+        if not name.endswith(INIT) and (len(counts) > len(old) or max(counts) > max(old) + SPARE):
             worse.append(f"{name}: {old} -> {counts}")
-    return worse
+    return worse + ([f"{inits} of {INIT}"] if inits > RANKS else [])
 
 
 def storm(place, rng):

@@ -9,6 +9,9 @@
 
 enum { PATH_POOL = 256 << 20 };
 
+/* A clock that is behind by no more than this is waited for, where it cannot be set. */
+enum { CLOCK_WAIT_NS = 100000000 };
+
 static uint8_t frame[IMAGE_FRAME_MAX];
 static struct iovec page_iov[IMAGE_RUNS_MAX];
 static char path_buf[IMAGE_PATH_MAX];
@@ -242,7 +245,7 @@ static int frame_freeze(struct ms_codec *c)
 	if (restore.mode == IMAGE_MODE_FULL) {
 		if (place_clock(offset))
 			return -1;
-	} else if (offset[0] > 1000000) {
+	} else if (offset[0] > CLOCK_WAIT_NS) {
 		return image_say(restore.why,
 				 "this host's clock is behind the member's, and there is no time namespace to mend it");
 	}

@@ -76,7 +76,7 @@ void threads_go(void)
 		struct timespec t = { 0, 20000 };
 
 		/* No clock of the member ever goes back. */
-		while (restore.mode == IMAGE_MODE_FULL && ms_clock_ns(clock) < restore.stamp[i])
+		while (ms_clock_ns(clock) < restore.stamp[i])
 			ms_nanosleep(&t);
 	}
 	place_drop_rights();
