@@ -32,8 +32,7 @@ struct coord {
 	uint32_t listen_ip;
 	uint16_t port;
 	struct host_list hosts;
-	pid_t master_pid;
-	int master_stdin;
+	struct shell *master_shell;
 	struct link *master;    /* NULL: not up */
 	uint32_t master_ip;
 	uint16_t master_port;

@@ -2,9 +2,6 @@
 #include "host.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,8 +15,6 @@
 #include "proto/net.h"
 #include "rank.h"
 #include "tool.h"
-
-static const char *const passed_env[] = {"MSOCK_HELPERDIR", "MSOCK_LIBDIR", "MSOCK_DEBUG", "MSOCK_FAULT"};
 
 enum { HOST_GRACE_S = 1 };
 
@@ -36,7 +31,7 @@ void host_add(struct coord *c, const char *name)
 	h->c = c;
 	h->name = strdup(name);
 	h->says = strdup("");
-	h->stdin_fd = -1;
+	h->shell.stdin_fd = h->shell.err_fd = -1;
 	TAILQ_INSERT_TAIL(&c->hosts, h, entry);
 }
 
@@ -74,52 +69,6 @@ void host_resolve_all(struct coord *c)
 			h->ip = c->ip;
 }
 
-/* What a daemon or master reads first on its stdin. */
-static void tell_start(struct coord *c, int fd, uint32_t ip)
-{
-	char hex[2 * SEAL_SECRET + 1], own[NET_IP_TEXT], its[NET_IP_TEXT];
-	FILE *f = fdopen(dup(fd), "w");
-
-	if (!f)
-		return;
-	sodium_bin2hex(hex, sizeof(hex), c->secret, sizeof(c->secret));
-	fprintf(f, "secret %s\ncoordinator %s %u\nip %s\n", hex, net_text(c->ip, own), (unsigned)c->port, net_text(ip, its));
-	for (size_t i = 0; i < sizeof(passed_env) / sizeof(*passed_env); i++)
-		if (getenv(passed_env[i]))
-			fprintf(f, "env %s=%s\n", passed_env[i], getenv(passed_env[i]));
-	fprintf(f, "end\n");
-	fclose(f);
-	sodium_memzero(hex, sizeof(hex));
-}
-
-static pid_t start(struct coord *c, char *const argv[], int *stdin_fd)
-{
-	int pair[2];
-	pid_t pid;
-
-	if (pipe2(pair, O_CLOEXEC))
-		return -1;
-	pid = fork();
-	if (pid == 0) {
-		sigset_t none;
-
-		sigemptyset(&none);
-		sigprocmask(SIG_SETMASK, &none, NULL);
-		signal(SIGPIPE, SIG_DFL);
-		dup2(pair[0], STDIN_FILENO);
-		dup2(STDERR_FILENO, STDOUT_FILENO); /* stdout is our answer to mpiexec */
-		close_range(3, ~0u, 0);
-		execvp(argv[0], argv);
-		log_die("cannot run %s: %s", argv[0], strerror(errno));
-	}
-	close(pair[0]);
-	if (pid < 0)
-		close(pair[1]);
-	else
-		*stdin_fd = pair[1];
-	return pid;
-}
-
 static void start_host(struct coord *c, struct host *h, char *path)
 {
 	char **argv = calloc(c->launch_count + 8, sizeof(*argv));
@@ -136,11 +85,9 @@ static void start_host(struct coord *c, struct host *h, char *path)
 	argv[n++] = path;
 	argv[n++] = "--host";
 	argv[n++] = h->name;
-	h->pid = start(c, argv, &h->stdin_fd);
-	free(argv);
-	if (h->pid < 0)
+	if (shell_start(c, &h->shell, argv, h->ip, !h->local))
 		coord_fail(c, "cannot start a process for %s: %s", h->name, strerror(errno));
-	tell_start(c, h->stdin_fd, h->ip);
+	free(argv);
 }
 
 void host_start_all(struct coord *c)
@@ -151,10 +98,9 @@ void host_start_all(struct coord *c)
 
 	if (!helpers_find("msdaemon", path, sizeof(path)) || !helpers_find("msmaster", master, sizeof(master)))
 		coord_fail(c, "msdaemon or msmaster is missing: set MSOCK_HELPERDIR to where they lie");
-	c->master_pid = start(c, argv, &c->master_stdin);
-	if (c->master_pid < 0)
+	c->master_shell = calloc(1, sizeof(*c->master_shell));
+	if (!c->master_shell || shell_start(c, c->master_shell, argv, c->listen_ip, false))
 		coord_fail(c, "cannot start msmaster: %s", strerror(errno));
-	tell_start(c, c->master_stdin, c->listen_ip);
 	TAILQ_FOREACH(h, &c->hosts, entry)
 		start_host(c, h, path);
 }
@@ -369,24 +315,26 @@ void host_reaped(struct coord *c, pid_t pid, int status)
 	struct timeval grace = {HOST_GRACE_S, 0};
 	struct host *h;
 
-	if (pid == c->master_pid) {
-		c->master_pid = 0;
+	if (c->master_shell && pid == c->master_shell->pid) {
+		c->master_shell->pid = 0;
 		if (!c->ready)
 			coord_fail(c, "msmaster ended with status %d", WEXITSTATUS(status));
 	}
 	TAILQ_FOREACH(h, &c->hosts, entry) {
-		char why[128];
+		char why[SHELL_LINE + 128];
+		const char *words;
 
-		if (h->pid != pid)
+		if (h->shell.pid != pid)
 			continue;
-		h->pid = 0;
+		h->shell.pid = 0;
 		if (h->link && !h->c->ending) { /* its end tells more, if it comes: a host that was switched off says nothing */
 			h->grace = evtimer_new(c->base, grace_cb, h);
 			event_add(h->grace, &grace);
 			continue;
 		}
-		snprintf(why, sizeof(why), "its msdaemon %s ended with status %d", h->local ? "" : "or remote shell",
-		         WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status));
+		words = shell_last_words(&h->shell);
+		snprintf(why, sizeof(why), "its %s ended with status %d%s%s", h->local ? "msdaemon" : "remote shell",
+		         WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), *words ? ": " : "", words);
 		host_lost(h, why);
 	}
 }

@@ -4,6 +4,7 @@
 #define LAUNCHER_HOST_H
 
 #include "coord.h"
+#include "shell.h"
 
 struct host {
 	TAILQ_ENTRY(host) entry;
@@ -11,8 +12,7 @@ struct host {
 	char *name;
 	uint32_t ip;
 	bool local;        /* its daemon is our child, not a remote shell */
-	pid_t pid;         /* of the daemon or the remote shell; 0: ended */
-	int stdin_fd;      /* open as long as we live */
+	struct shell shell;
 	struct link *link; /* NULL: not up (yet, or any more) */
 	bool lost;
 	struct event *grace; /* its process has ended, the link not yet */

@@ -28,6 +28,17 @@
 
 enum { COORD_START_S = 30, COORD_END_MS = 3000 };
 
+static void note_end(struct coord *c, pid_t pid)
+{
+	struct host *h;
+
+	if (c->master_shell && c->master_shell->pid == pid)
+		c->master_shell->pid = 0;
+	TAILQ_FOREACH(h, &c->hosts, entry)
+		if (h->shell.pid == pid)
+			h->shell.pid = 0;
+}
+
 /* Wait until daemons, remote shells and master have ended; kill what is left. */
 static void end_children(struct coord *c)
 {
@@ -39,22 +50,19 @@ static void end_children(struct coord *c)
 
 		if (pid < 0)
 			return;
-		if (pid == c->master_pid)
-			c->master_pid = 0;
-		TAILQ_FOREACH(h, &c->hosts, entry)
-			if (h->pid == pid)
-				h->pid = 0;
-		if (pid == 0)
+		if (pid > 0)
+			note_end(c, pid);
+		else
 			nanosleep(&pause, NULL);
 	}
 	TAILQ_FOREACH(h, &c->hosts, entry) {
-		if (h->pid <= 0)
+		if (h->shell.pid <= 0)
 			continue;
 		log_say(LOG_INFO, "the daemon of %s does not end: killed", h->name);
-		kill(h->pid, SIGKILL);
+		kill(h->shell.pid, SIGKILL);
 	}
-	if (c->master_pid > 0)
-		kill(c->master_pid, SIGKILL);
+	if (c->master_shell && c->master_shell->pid > 0)
+		kill(c->master_shell->pid, SIGKILL);
 	while (waitpid(-1, NULL, 0) > 0)
 		;
 }
@@ -69,12 +77,11 @@ void coord_end(struct coord *c, int code)
 	link_send(c->master, LINK_MSG(SHUTDOWN, shutdown, &bye));
 	TAILQ_FOREACH(h, &c->hosts, entry) {
 		link_flush(h->link, 100);
-		if (h->stdin_fd >= 0)
-			close(h->stdin_fd);
+		shell_close(&h->shell);
 	}
 	link_flush(c->master, 100);
-	if (c->master_stdin > 0)
-		close(c->master_stdin);
+	if (c->master_shell)
+		shell_close(c->master_shell);
 	end_children(c);
 	jobdir_remove(c);
 	_exit(code);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* msock_coord.c - mpiexec's hold on the job's coordinator: one child and two pipes. */
-#include "bsci.h"
 #include "hydra.h"
+#include "bsci.h"
 #include "msock.h"
 #include <poll.h>
 #include <sys/random.h>

@@ -6,10 +6,10 @@
  * rank's stub, and the ranks themselves are started by the daemons that the
  * coordinator has on each host.
  */
+#include "hydra.h"
 #include "bsci.h"
 #include "common.h"
 #include "demux.h"
-#include "hydra.h"
 #include "msock.h"
 #include <fcntl.h>
 

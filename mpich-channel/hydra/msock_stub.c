@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* msock_stub.c - finding our helper programs, and the stub's place on a rank's command line. */
-#include "bsci.h"
 #include "hydra.h"
+#include "bsci.h"
 #include "msock.h"
 
 #define HELPERS_FROM_BIN "/../libexec/msock/"

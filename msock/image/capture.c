@@ -12,7 +12,12 @@
 #include "image/say.h"
 #include "image/workspace.h"
 
-enum { PINGS = 4, PONG_WAIT_MS = 60000 };
+enum {
+	PINGS = 4,
+	PONG_WAIT_MS = 60000,
+	LIVE_ENOUGH = 1 << 20, /* bytes that are left to the freeze without another round */
+	LIVE_ROUNDS = 20,
+};
 
 static struct workspace *workspace; /* from image_send_early to the end of image_send */
 
@@ -50,6 +55,7 @@ static struct workspace *workspace_create(const struct image_source *src, char w
 	ws->maps = (char *)ws + used;
 	ws->areas = (struct image_area *)(ws->maps + WORKSPACE_MAPS);
 	ws->pagemap_fd = ms_open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0);
+	ws->uffd = -1;
 	ws->mem_fd = ms_open("/proc/self/mem", O_RDONLY | O_CLOEXEC, 0);
 	image_sum_init(&ws->sum, src->hash_key);
 	return ws;
@@ -57,6 +63,7 @@ static struct workspace *workspace_create(const struct image_source *src, char w
 
 static void workspace_destroy(struct workspace *ws)
 {
+	tracking_stop(ws);
 	if (ws->pagemap_fd >= 0)
 		ms_close(ws->pagemap_fd);
 	if (ws->mem_fd >= 0)
@@ -92,7 +99,7 @@ static int refuse_children(struct workspace *ws)
 static int capture_check(struct workspace *ws)
 {
 	struct baggage *c;
-	int skip[2] = { ws->pagemap_fd, ws->mem_fd };
+	int skip[3] = { ws->pagemap_fd, ws->mem_fd, ws->uffd };
 	int e;
 
 	if (ws->pagemap_fd < 0 || ws->mem_fd < 0)
@@ -103,7 +110,7 @@ static int capture_check(struct workspace *ws)
 	c = baggage_create();
 	if (!c)
 		return image_say(ws->why, "no memory for the list of descriptors");
-	e = baggage_process(c, ws->why) || baggage_files(c, ws->src, skip, 2, ws->why) ? -1 : 0;
+	e = baggage_process(c, ws->why) || baggage_files(c, ws->src, skip, 3, ws->why) ? -1 : 0;
 	baggage_destroy(c);
 	return e;
 }
@@ -194,15 +201,51 @@ static bool area_has_pages(const struct image_area *a)
 	return a->kind == IMAGE_AREA_ANON || a->kind == IMAGE_AREA_FILE || a->kind == IMAGE_AREA_SHARED_ANON;
 }
 
-static int send_touch(struct workspace *ws)
+/* TOUCH or KEEP: what is there. */
+static int send_list(struct workspace *ws, uint8_t type)
 {
 	struct ms_codec c;
 	uint16_t count = 0;
 
 	for (uint32_t i = 0; i < ws->area_count; i++)
-		if (area_has_pages(&ws->areas[i]) && pages_touch(ws, &ws->areas[i], &c, &count))
+		if (area_has_pages(&ws->areas[i]) && pages_list(ws, &ws->areas[i], type, &c, &count))
 			return -1;
-	return pages_touch_end(ws, &c, &count);
+	return pages_list_end(ws, type, &c, &count);
+}
+
+static int send_memory(struct workspace *ws)
+{
+	for (uint32_t i = 0; i < ws->area_count; i++)
+		if (area_has_pages(&ws->areas[i]) && pages_send(ws, &ws->areas[i]))
+			return -1;
+	return pages_flush(ws);
+}
+
+/*
+ * Send memory while the process runs, again what it wrote meanwhile, until that
+ * is little or no longer gets less.
+ */
+static int send_live(struct workspace *ws)
+{
+	uint64_t before = UINT64_MAX;
+
+	tracking_start(ws);
+	if (!ws->tracking)
+		return 0;
+	ws->mode = PAGES_LIVE;
+	for (;;) {
+		uint64_t sent = ws->page_bytes;
+
+		tracking_cover(ws);
+		if (send_memory(ws))
+			return -1;
+		sent = ws->page_bytes - sent;
+		ws->rounds++;
+		if (sent <= LIVE_ENOUGH || sent > before / 8 * 7 || ws->rounds == LIVE_ROUNDS)
+			return 0;
+		before = sent;
+		/* Only areas that the target has: what is new goes in the freeze. */
+	}
 }
 
 static int ping(struct workspace *ws, uint64_t number, uint64_t *best)
@@ -243,8 +286,8 @@ static int measure_clocks(struct workspace *ws)
 
 static void run_early(struct workspace *ws)
 {
-	ws->result = capture_check(ws) || send_hello(ws) || send_areas(ws, false) || send_touch(ws) ||
-				     measure_clocks(ws) ?
+	ws->result = capture_check(ws) || send_hello(ws) || send_areas(ws, false) || send_list(ws, IMAGE_TOUCH) ||
+				     measure_clocks(ws) || send_live(ws) ?
 			     -1 :
 			     0;
 }
@@ -332,7 +375,7 @@ static int send_program(struct workspace *ws)
 
 static int collect(struct workspace *ws)
 {
-	int skip[2] = { ws->pagemap_fd, ws->mem_fd };
+	int skip[3] = { ws->pagemap_fd, ws->mem_fd, ws->uffd };
 	struct baggage *c = baggage_create();
 
 	image__state.baggage = c;
@@ -340,17 +383,20 @@ static int collect(struct workspace *ws)
 		return image_say(ws->why, "no memory for the state of the process");
 	c->resume = ws->src->resume;
 	c->kick = image__state.kick;
-	if (refuse_children(ws) || baggage_process(c, ws->why) || baggage_files(c, ws->src, skip, 2, ws->why))
+	if (refuse_children(ws) || baggage_process(c, ws->why) || baggage_files(c, ws->src, skip, 3, ws->why))
 		return -1;
 	return baggage_signals(c, ws->why);
 }
 
-static int send_memory(struct workspace *ws)
+/* What was given back since it was sent must go at the target too. */
+static int send_keep(struct workspace *ws)
 {
-	for (uint32_t i = 0; i < ws->area_count; i++)
-		if (area_has_pages(&ws->areas[i]) && pages_send(ws, &ws->areas[i]))
-			return -1;
-	return pages_flush(ws);
+	struct ms_codec c;
+
+	if (send_list(ws, IMAGE_KEEP))
+		return -1;
+	frame_begin(ws, &c);
+	return frame_end(ws, &c, IMAGE_KEEP_END);
 }
 
 static int send_end(struct workspace *ws)
@@ -366,7 +412,10 @@ static int send_end(struct workspace *ws)
 static void run_send(struct workspace *ws)
 {
 	ws->result = -1;
+	ws->mode = ws->tracking ? PAGES_REST : PAGES_ALL;
 	if (send_freeze(ws) || collect(ws) || areas_read(ws) || send_areas(ws, true))
+		return;
+	if (ws->tracking && send_keep(ws))
 		return;
 	if (send_memory(ws) || send_program(ws) || send_end(ws))
 		return;
@@ -385,7 +434,7 @@ int image_send(const struct image_source *src, struct image_stats *stats, char w
 	stats->bytes = ws->all_bytes;
 	stats->sum = ws->sum.value;
 	stats->freeze_start_ns = image__state.freeze_start_ns;
-	stats->rounds = 1;
+	stats->rounds = ws->rounds + 1;
 	workspace_destroy(ws);
 	workspace = NULL;
 	return e;

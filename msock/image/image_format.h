@@ -43,6 +43,9 @@ enum image_frame {
 	IMAGE_PROGRAM,   /* u64 x 12: start and end of code, data, brk, start of stack, arguments, environment;
 	                    str exe, u16 bytes of auxv, auxv; u8 dumpable */
 	IMAGE_PAGES,     /* u16 n, n x { u64 address, u32 pages }, then their bytes */
+	IMAGE_KEEP,      /* u16 n, n x { u64 address, u64 pages }: in order; all private pages that are not in the list
+	                    were never sent, or are zero, or the file's, again */
+	IMAGE_KEEP_END,
 	IMAGE_END,       /* u64 sum of page hashes, u64 bytes of pages */
 };
 
@@ -55,7 +58,7 @@ enum image_area_kind {
 	IMAGE_AREA_VVAR,        /* one for each of the kernel's data areas, in order of address */
 };
 
-enum { IMAGE_AREA_GROWSDOWN = 1, IMAGE_AREA_NORESERVE = 2, IMAGE_AREA_WRITE_FILE = 4 };
+enum { IMAGE_AREA_GROWSDOWN = 1, IMAGE_AREA_NORESERVE = 2, IMAGE_AREA_WHOLE = 4 /* all pages, read as from a file */ };
 
 /* On the wire: u64 start, u64 end, u8 prot, u8 kind, u8 flags, u64 offset, u64 size of the file, str path */
 struct image_area {

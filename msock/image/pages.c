@@ -12,10 +12,13 @@ struct scan_arg {
 	uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
 };
 #define SCAN_IOCTL _IOWR('f', 16, struct scan_arg)
+#define SCAN_WP_ALLOWED (1ull << 0)
+#define SCAN_WRITTEN (1ull << 1)
 #define SCAN_FILE (1ull << 2)
 #define SCAN_PRESENT (1ull << 3)
 #define SCAN_SWAPPED (1ull << 4)
 #define SCAN_ZERO (1ull << 5)
+#define SCAN_PROTECT (1ull << 0) /* PM_SCAN_WP_MATCHING, in flags */
 
 #define PAGEMAP_PRESENT (1ull << 63)
 #define PAGEMAP_SWAPPED (1ull << 62)
@@ -36,8 +39,15 @@ static long scan_regions(struct workspace *ws, const struct image_area *area, ui
 		.category_anyof_mask = SCAN_PRESENT | SCAN_SWAPPED,
 		.return_mask = SCAN_PRESENT | SCAN_SWAPPED,
 	};
-	long n = ms_ioctl(ws->pagemap_fd, SCAN_IOCTL, &arg);
+	long n;
 
+	if (ws->mode == PAGES_LIVE) {
+		arg.flags = SCAN_PROTECT;
+		arg.category_mask |= SCAN_WRITTEN;
+	} else if (ws->mode == PAGES_REST) {
+		arg.return_mask |= SCAN_WRITTEN | SCAN_WP_ALLOWED;
+	}
+	n = ms_ioctl(ws->pagemap_fd, SCAN_IOCTL, &arg);
 	*walked = arg.walk_end;
 	return n;
 }
@@ -75,7 +85,7 @@ static long regions_fetch(struct workspace *ws, const struct image_area *area, u
 {
 	long n;
 
-	if (area->kind == IMAGE_AREA_SHARED_ANON) {
+	if (area->kind == IMAGE_AREA_SHARED_ANON || (area->flags & IMAGE_AREA_WHOLE)) {
 		/* What nobody maps at the moment is still there: look at all. */
 		ws->regions[0] = (struct pages_region){ at, area->end, 0 };
 		*walked = area->end;
@@ -85,6 +95,10 @@ static long regions_fetch(struct workspace *ws, const struct image_area *area, u
 		n = scan_regions(ws, area, at, walked);
 		if (n >= 0)
 			return n;
+		if (ws->mode == PAGES_LIVE) {
+			*walked = area->end; /* it has gone meanwhile */
+			return 0;
+		}
 		ws->no_scan = true;
 	}
 	n = pagemap_regions(ws, area, at, walked);
@@ -125,7 +139,7 @@ int pages_flush(struct workspace *ws)
 	ws->page_bytes += data;
 	data += front;
 	front = ws->run_count + 1;
-	ws->run_count = ws->run_pages = 0;
+	ws->run_count = ws->run_pages = ws->bounce_used = 0;
 	return frame_write(ws, ws->iov, (int)front, data);
 }
 
@@ -147,22 +161,63 @@ static int page_put(struct workspace *ws, const struct image_area *area, uint64_
 	return 0;
 }
 
-/* Content of a page that the process itself may not read now. */
-static const void *page_fetch(struct workspace *ws, uint64_t addr)
+/*
+ * Content of up to `pages` pages that may not be read where they are, or may
+ * go away any moment.  Sets *got; NULL if the first is not to be had.
+ */
+static const uint8_t *pages_fetch(struct workspace *ws, uint64_t addr, uint64_t pages, uint64_t *got)
 {
-	uint8_t *to = ws->bounce + (size_t)ws->run_pages * IMAGE_PAGE;
-	long n = ms_pread(ws->mem_fd, to, IMAGE_PAGE, (off_t)addr);
+	uint64_t room = IMAGE_BATCH_PAGES - ws->bounce_used;
+	uint8_t *to = ws->bounce + (size_t)ws->bounce_used * IMAGE_PAGE;
+	long n;
 
-	if (n == IMAGE_PAGE)
-		return to;
-	image_say(ws->why, "cannot read the page at %x: %e", addr, (int)n);
-	return NULL;
+	if (pages > room)
+		pages = room;
+	n = ms_pread(ws->mem_fd, to, pages * IMAGE_PAGE, (off_t)addr);
+	*got = n > 0 ? (uint64_t)n / IMAGE_PAGE : 0;
+	ws->bounce_used += (uint32_t)*got;
+	return *got ? to : NULL;
+}
+
+static int run_send(struct workspace *ws, const struct image_area *area, uint64_t at, uint64_t end, bool skip_zero)
+{
+	bool direct = (area->prot & PROT_READ) && ws->mode != PAGES_LIVE && !(area->flags & IMAGE_AREA_WHOLE);
+
+	while (at < end) {
+		uint64_t pages = (end - at) / IMAGE_PAGE, got = pages;
+		const uint8_t *data = direct ? (const uint8_t *)at : pages_fetch(ws, at, pages, &got);
+
+		if (!data && ws->mode != PAGES_LIVE && !(area->flags & IMAGE_AREA_WHOLE))
+			return image_say(ws->why, "cannot read the page at %x", at);
+		if (!data)
+			got = 1; /* unmapped meanwhile, or behind the end of a file that was cut */
+		for (uint64_t i = 0; data && i < got; i++) {
+			const uint8_t *page = data + i * IMAGE_PAGE;
+
+			if (skip_zero && page_is_zero(page))
+				continue;
+			if (page_put(ws, area, at + i * IMAGE_PAGE, page))
+				return -1;
+		}
+		at += got * IMAGE_PAGE;
+		/* What is in the frame may lie in the bounce buffer: it goes before that is used again. */
+		if (ws->bounce_used == IMAGE_BATCH_PAGES && pages_flush(ws))
+			return -1;
+		if (ws->bounce_used == IMAGE_BATCH_PAGES)
+			ws->bounce_used = 0;
+	}
+	return 0;
+}
+
+static bool region_is_clean(const struct workspace *ws, const struct pages_region *r)
+{
+	return ws->mode == PAGES_REST && (r->categories & (SCAN_WP_ALLOWED | SCAN_WRITTEN)) == SCAN_WP_ALLOWED;
 }
 
 int pages_send(struct workspace *ws, const struct image_area *area)
 {
-	bool zero_is_there = area->kind != IMAGE_AREA_FILE;
-	bool direct = area->prot & PROT_READ;
+	/* Later rounds may bring zeros where something else was sent before. */
+	bool skip_zero = area->kind != IMAGE_AREA_FILE && (!ws->tracking || ws->rounds == 0);
 	uint64_t at = area->start;
 
 	while (at < area->end) {
@@ -172,22 +227,15 @@ int pages_send(struct workspace *ws, const struct image_area *area)
 		if (n < 0)
 			return -1;
 		for (long i = 0; i < n; i++)
-			for (uint64_t p = ws->regions[i].start; p < ws->regions[i].end; p += IMAGE_PAGE) {
-				const void *data = direct ? (const void *)p : page_fetch(ws, p);
-
-				if (!data)
-					return -1;
-				if (zero_is_there && page_is_zero(data))
-					continue;
-				if (page_put(ws, area, p, data))
-					return -1;
-			}
+			if (!region_is_clean(ws, &ws->regions[i]) &&
+			    run_send(ws, area, ws->regions[i].start, ws->regions[i].end, skip_zero))
+				return -1;
 		at = walked;
 	}
 	return 0;
 }
 
-int pages_touch(struct workspace *ws, const struct image_area *area, struct ms_codec *c, uint16_t *count)
+int pages_list(struct workspace *ws, const struct image_area *area, uint8_t type, struct ms_codec *c, uint16_t *count)
 {
 	uint64_t at = area->start;
 
@@ -201,7 +249,7 @@ int pages_touch(struct workspace *ws, const struct image_area *area, struct ms_c
 			return -1;
 		for (long i = 0; i < n; i++) {
 			if (*count == 2048)
-				if (pages_touch_end(ws, c, count))
+				if (pages_list_end(ws, type, c, count))
 					return -1;
 			if (!*count) {
 				frame_begin(ws, c);
@@ -216,7 +264,7 @@ int pages_touch(struct workspace *ws, const struct image_area *area, struct ms_c
 	return 0;
 }
 
-int pages_touch_end(struct workspace *ws, struct ms_codec *c, uint16_t *count)
+int pages_list_end(struct workspace *ws, uint8_t type, struct ms_codec *c, uint16_t *count)
 {
 	struct ms_codec n;
 
@@ -225,5 +273,5 @@ int pages_touch_end(struct workspace *ws, struct ms_codec *c, uint16_t *count)
 	ms_codec_init(&n, ws->frame + IMAGE_FRAME_HEAD, 2);
 	ms_put_u16(&n, *count);
 	*count = 0;
-	return frame_end(ws, c, IMAGE_TOUCH);
+	return frame_end(ws, c, type);
 }

@@ -29,6 +29,12 @@ struct pages_region {
 	uint64_t start, end, categories; /* struct page_region of <linux/fs.h> */
 };
 
+enum pages_mode {
+	PAGES_ALL,  /* frozen, nothing was sent before */
+	PAGES_LIVE, /* the process runs: protect, then send what was written */
+	PAGES_REST, /* frozen: what was written since it was sent */
+};
+
 struct workspace {
 	uint64_t base; /* of the mapping with its guards */
 	const struct image_source *src;
@@ -38,6 +44,10 @@ struct workspace {
 
 	int pagemap_fd, mem_fd; /* -1: not open */
 	bool no_scan;           /* the kernel has no PAGEMAP_SCAN */
+	int uffd;               /* -1: no tracking */
+	bool tracking;          /* pages were sent before the freeze: now only what was written since */
+	enum pages_mode mode;
+	uint32_t rounds;
 
 	uint64_t clock_offset[2]; /* ours less the target's, monotonic and boottime */
 
@@ -52,7 +62,7 @@ struct workspace {
 	/* the frame of pages that is being put together */
 	struct pages_run run[IMAGE_RUNS_MAX];
 	struct iovec iov[IMAGE_RUNS_MAX + 1];
-	uint32_t run_count, run_pages;
+	uint32_t run_count, run_pages, bounce_used;
 
 	uint64_t pagemap[4096];
 	struct pages_region regions[WORKSPACE_REGIONS];
@@ -69,9 +79,14 @@ void areas_name(const struct image_area *a, char *buf, size_t size);
 int pages_send(struct workspace *ws, const struct image_area *area);
 int pages_flush(struct workspace *ws);
 
-/* Announce them: *count starts at 0, and pages_touch_end sends what is left. */
-int pages_touch(struct workspace *ws, const struct image_area *area, struct ms_codec *c, uint16_t *count);
-int pages_touch_end(struct workspace *ws, struct ms_codec *c, uint16_t *count);
+/* Runs that hold something, as a list in frames of this type: *count starts at 0, and pages_list_end sends what is left. */
+int pages_list(struct workspace *ws, const struct image_area *area, uint8_t type, struct ms_codec *c, uint16_t *count);
+int pages_list_end(struct workspace *ws, uint8_t type, struct ms_codec *c, uint16_t *count);
+
+/* tracking.c */
+void tracking_start(struct workspace *ws); /* sets uffd and tracking if the kernel can */
+void tracking_cover(struct workspace *ws); /* the areas that were read last */
+void tracking_stop(struct workspace *ws);
 
 /* frame.c */
 int frame_write(struct workspace *ws, const struct iovec *iov, int count, size_t bytes);

@@ -90,7 +90,8 @@ static void wait_for_route(struct daemon *d, struct route *r, uint32_t from, con
 
 /*
  * The member with this id, if what is meant for it can be left here.  One that is coming is not here until its
- * record is written: till then its source must get what is said to it, or a drain waits for itself.
+ * record is known: till then its source must get what is said to it, or a drain waits for itself.  A sender that
+ * knows of the commit earlier than we do is told NOT_HERE, asks, and comes again.
  */
 static struct member *member_here(struct daemon *d, uint32_t id)
 {
@@ -117,11 +118,11 @@ void relay_send(struct daemon *d, uint32_t to, uint32_t from, const void *bytes,
 
 void relay_take(struct daemon *d, struct link *l, const Ms__Relay *relay)
 {
-	struct member *m = member_find(d, relay->to); /* one that is coming keeps it: the sender knows of the commit */
+	struct member *m = member_here(d, relay->to);
 	Ms__NotHere n = MS__NOT_HERE__INIT;
 	struct route *r;
 
-	if (m && m->state != MEMBER_LEFT) {
+	if (m) {
 		member_relay(m, relay->from, relay->bytes.data, relay->bytes.len);
 		return;
 	}

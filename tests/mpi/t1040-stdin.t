@@ -12,7 +12,7 @@ import jobs  # noqa: E402
 import tap  # noqa: E402
 
 BYTES = 10 * 1000 * 1000
-MIDDLE = 4 << 20
+MIDDLE, LAST, PIECE = 4 << 20, 1 << 20, 50000
 
 
 def in_place(place, rng):
@@ -20,16 +20,25 @@ def in_place(place, rng):
     job = jobs.Job(place, [jobs.program("swallow")], 3, stdin=subprocess.PIPE, seconds=120)
     pipe = job.child.stdin.buffer
 
-    def feed(part):
-        pipe.write(part)
-        pipe.flush()
+    moved = threading.Event()
 
-    feed(data[:MIDDLE])
+    def feed():
+        """The second half comes in small pieces, the last of them after the move."""
+        for start in range(MIDDLE, BYTES, PIECE):
+            if start > BYTES - LAST:
+                moved.wait(60)
+            pipe.write(data[start:start + PIECE])
+            pipe.flush()
+            moved.wait(0.005)
+        pipe.close()
+
+    pipe.write(data[:MIDDLE])
     tap.ok(job.wait_line("^MiB 2$"), f"{place.name}: rank 0 reads", job.story())
-    rest = threading.Thread(target=lambda: (feed(data[MIDDLE:]), pipe.close()), daemon=True)
+    rest = threading.Thread(target=feed, daemon=True)
     rest.start()
     status, reports, err = job.move(0, place.hosts[1])
     tap.ok(status == 0, f"{place.name}: rank 0 has moved", f"{status} {reports} {err}")
+    moved.set()
     for report in reports:
         tap.note(jobs.report_line(report))
     jobs.job_ended(job, job.wait(), what=f"{place.name}: the job")

@@ -38,10 +38,10 @@ class Running:
             tap.ok(after == before and self.goes_on(), f"{self.place.name}: {title}: no effect on the job",
                    f"{before}\n{after}\n{self.job.story()}")
 
-    def finish(self):
+    def finish(self, may_say="nothing"):
         open(self.stop, "w", encoding="ascii").close()
         jobs.job_ended(self.job, self.job.wait(), what=f"{self.place.name}: the job")
-        tap.equal(self.job.err, [], f"{self.place.name}: nothing on its stderr")
+        tap.equal([line for line in self.job.err if may_say not in line], [], f"{self.place.name}: nothing on its stderr")
 
 
 def common(place):
@@ -78,7 +78,7 @@ def slow_target(place):
     place.off("h5")
     tap.equal(second.wait(60), 1, "lab: the target is switched off in the middle of the image: not committed")
     tap.ok(run.job.where(2) == "h3" and run.goes_on(), "lab: rank 2 goes on where it was", run.job.story())
-    run.finish()
+    run.finish(may_say="h5")
 
 
 def cut_target(place):
@@ -90,10 +90,10 @@ def cut_target(place):
 
 
 def other_file(place):
-    """The same path, but on h3 the program has one more byte."""
+    """The same path and size, but on h3 the program's last byte is another one."""
     for host in place.hosts[:3]:
         place.call([jobs.LAB, "run", host, "cp", jobs.program("exchange"), "/tmp/exchange"])
-    place.call([jobs.LAB, "run", "h3", "sh", "-c", "echo >> /tmp/exchange"])
+    place.call([jobs.LAB, "run", "h3", "sh", "-c", "head -c -1 /tmp/exchange > /tmp/x && echo >> /tmp/x && chmod 755 /tmp/x && mv /tmp/x /tmp/exchange"])
     place.call(["cp", jobs.program("exchange"), "/tmp/exchange"])
     run = Running(place, place.hosts[:3], program="/tmp/exchange", size=65552)
     run.refused("a target where the program's file differs", 1, "h3", ["/tmp/exchange"])

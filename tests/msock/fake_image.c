@@ -25,6 +25,7 @@ static uint64_t fake_start_ns, fake_frozen_ns;
 static void (*fake_resume)(const void *, size_t);
 static uint8_t fake_message[1024];
 static size_t fake_bytes;
+static int fake_mover;
 
 bool image_freezing(void)
 {
@@ -42,6 +43,10 @@ void image_park(void *ucontext)
 	__atomic_add_fetch(&fake_parked, 1, __ATOMIC_SEQ_CST);
 	while (fake_state != FAKE_RUN) {
 		if (fake_state == FAKE_RESUME && ms_gettid() == ms_getpid()) {
+			struct timespec slice = { 0, 50000 };
+
+			while (ms_tgkill(ms_getpid(), fake_mover, 0) == 0)
+				ms_nanosleep(&slice); /* it stays at the source: its stack is nobody's here */
 			fake_frozen_ns = ms_clock_ns(CLOCK_MONOTONIC) - fake_start_ns;
 			fake_resume(fake_message, fake_bytes);
 			fake_set(FAKE_RUN);
@@ -150,6 +155,7 @@ int image_send(const struct image_source *src, struct image_stats *stats, char w
 	fake_bytes = (size_t)n - sizeof(ip);
 	memmove(fake_message, fake_message + sizeof(ip), fake_bytes);
 	fake_resume = src->resume;
+	fake_mover = ms_gettid();
 	for (size_t i = 0; i < src->own_count; i++)
 		if (src->own_fds[i] != src->sock)
 			ms_close(src->own_fds[i]);

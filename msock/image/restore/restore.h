@@ -79,6 +79,8 @@ struct restore {
 
 	struct image_sum sum;
 	uint64_t page_bytes, all_bytes;
+	uint64_t keep_at; /* all below has been looked at */
+	bool tracked;     /* pages came before the freeze */
 	uint32_t page_frames;
 
 	struct image_arrival arrival;
@@ -115,6 +117,7 @@ int memory_map_final(void);
 struct restore_area *memory_area_of(uint64_t start, uint64_t end);
 int memory_open(struct restore_area *area);
 int memory_close(void);
+void memory_drop(uint64_t start, uint64_t end); /* private pages in this range are as if never touched */
 int memory_place_spans(void);
 int memory_program(void);
 

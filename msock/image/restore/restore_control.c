@@ -143,7 +143,7 @@ int control_image_ok(void)
 	ms_put_u64(&c, restore.sum.value);
 	ms_put_u64(&c, restore.all_bytes);
 	ms_put_u16(&c, __builtin_bswap16(at.sin_port));
-	ms_put_u8(&c, 0);
+	ms_put_u8(&c, restore.tracked);
 	return control_send(&c) ? image_say(restore.why, "the daemon is gone") : 0;
 }
 

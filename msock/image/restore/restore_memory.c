@@ -99,8 +99,8 @@ int memory_map_early(void)
 	return 0;
 }
 
-/* The area of the current list that holds all of [start, end) and takes pages; NULL if there is none. */
-struct restore_area *memory_area_of(uint64_t start, uint64_t end)
+/* The first area of the current list that ends above the address. */
+static uint32_t area_index(uint64_t start)
 {
 	uint32_t low = 0, high = restore.now.count;
 
@@ -112,6 +112,14 @@ struct restore_area *memory_area_of(uint64_t start, uint64_t end)
 		else
 			high = mid;
 	}
+	return low;
+}
+
+/* The area of the current list that holds all of [start, end) and takes pages; NULL if there is none. */
+struct restore_area *memory_area_of(uint64_t start, uint64_t end)
+{
+	uint32_t low = area_index(start);
+
 	if (low == restore.now.count || restore.now.area[low].a.start > start || restore.now.area[low].a.end < end)
 		return NULL;
 	switch (restore.now.area[low].a.kind) {
@@ -279,6 +287,17 @@ int memory_map_final(void)
 	restore.now = restore.next;
 	restore.next = old;
 	return 0;
+}
+
+void memory_drop(uint64_t start, uint64_t end)
+{
+	for (uint32_t i = area_index(start); i < restore.now.count && restore.now.area[i].a.start < end; i++) {
+		const struct image_area *a = &restore.now.area[i].a;
+		uint64_t from = highest(start, a->start), to = lowest(end, a->end);
+
+		if ((a->kind == IMAGE_AREA_ANON || a->kind == IMAGE_AREA_FILE) && from < to)
+			ms_madvise((void *)from, to - from, MADV_DONTNEED);
+	}
 }
 
 /* The kernel's own mappings go to where the member has them. */

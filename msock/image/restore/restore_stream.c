@@ -205,6 +205,22 @@ static int frame_touch(struct ms_codec *c)
 	return 0;
 }
 
+static int frame_keep(struct ms_codec *c)
+{
+	uint16_t n = ms_get_u16(c);
+
+	for (uint16_t i = 0; i < n; i++) {
+		uint64_t start = ms_get_u64(c);
+		uint64_t pages = ms_get_u64(c);
+
+		if (c->bad || start % IMAGE_PAGE || start < restore.keep_at || start > 1ull << 47 || pages > 1ull << 35)
+			return bad("a run of pages that cannot be");
+		memory_drop(restore.keep_at, start);
+		restore.keep_at = start + pages * IMAGE_PAGE;
+	}
+	return 0;
+}
+
 static int frame_ping(struct ms_codec *c)
 {
 	uint8_t out[IMAGE_FRAME_HEAD + 24];
@@ -234,6 +250,7 @@ static int frame_freeze(struct ms_codec *c)
 	restore.prepare = (int (*)(struct image_arrival *))ms_get_u64(c);
 	restore.thread = (void (*)(struct image_slot *, struct image_arrival *))ms_get_u64(c);
 	restore.thread_count = ms_get_u32(c);
+	restore.tracked = restore.page_frames > 0;
 	if (c->bad || !restore.thread_count || restore.thread_count > IMAGE_THREADS_MAX)
 		return bad("a thread table that cannot be");
 	for (uint32_t i = 0; i < restore.thread_count; i++) {
@@ -358,6 +375,11 @@ static int frame_take(uint8_t type, struct ms_codec *c)
 		return frame_ping(c);
 	case IMAGE_FREEZE:
 		return frame_freeze(c);
+	case IMAGE_KEEP:
+		return frame_keep(c);
+	case IMAGE_KEEP_END:
+		memory_drop(restore.keep_at, UINT64_MAX);
+		return 0;
 	case IMAGE_PROGRAM:
 		return frame_program(c);
 	case IMAGE_END:
