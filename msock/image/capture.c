@@ -4,6 +4,8 @@
 
 #include <cpuid.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/wait.h>
 
 #include "image/baggage.h"
@@ -294,16 +296,27 @@ static void run_early(struct workspace *ws)
 
 int image_send_early(const struct image_source *src, char why[IMAGE_WHY])
 {
+	const int one = 1;
+
 	if (workspace)
 		workspace_destroy(workspace); /* of a move that was given up */
 	workspace = workspace_create(src, why);
 	if (!workspace)
 		return -1;
+	/* The freeze is a dialogue of small frames. */
+	ms_setsockopt(src->sock, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	if (workspace_run(workspace, run_early, why) == 0)
 		return 0;
 	workspace_destroy(workspace);
 	workspace = NULL;
 	return -1;
+}
+
+void image_cancel(void)
+{
+	if (workspace)
+		workspace_destroy(workspace);
+	workspace = NULL;
 }
 
 static int send_freeze(struct workspace *ws)

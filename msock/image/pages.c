@@ -139,7 +139,7 @@ int pages_flush(struct workspace *ws)
 	ws->page_bytes += data;
 	data += front;
 	front = ws->run_count + 1;
-	ws->run_count = ws->run_pages = ws->bounce_used = 0;
+	ws->run_count = ws->run_pages = 0;
 	return frame_write(ws, ws->iov, (int)front, data);
 }
 
@@ -167,10 +167,18 @@ static int page_put(struct workspace *ws, const struct image_area *area, uint64_
  */
 static const uint8_t *pages_fetch(struct workspace *ws, uint64_t addr, uint64_t pages, uint64_t *got)
 {
-	uint64_t room = IMAGE_BATCH_PAGES - ws->bounce_used;
-	uint8_t *to = ws->bounce + (size_t)ws->bounce_used * IMAGE_PAGE;
+	uint64_t room;
+	uint8_t *to;
 	long n;
 
+	/* What is in the frame may lie in the buffer: it goes before that is used again. */
+	*got = 0;
+	if (ws->bounce_used == IMAGE_BATCH_PAGES && pages_flush(ws))
+		return NULL;
+	if (!ws->run_count)
+		ws->bounce_used = 0;
+	room = IMAGE_BATCH_PAGES - ws->bounce_used;
+	to = ws->bounce + (size_t)ws->bounce_used * IMAGE_PAGE;
 	if (pages > room)
 		pages = room;
 	n = ms_pread(ws->mem_fd, to, pages * IMAGE_PAGE, (off_t)addr);
@@ -187,6 +195,8 @@ static int run_send(struct workspace *ws, const struct image_area *area, uint64_
 		uint64_t pages = (end - at) / IMAGE_PAGE, got = pages;
 		const uint8_t *data = direct ? (const uint8_t *)at : pages_fetch(ws, at, pages, &got);
 
+		if (!data && ws->why[0])
+			return -1; /* the flush failed */
 		if (!data && ws->mode != PAGES_LIVE && !(area->flags & IMAGE_AREA_WHOLE))
 			return image_say(ws->why, "cannot read the page at %x", at);
 		if (!data)
@@ -200,11 +210,6 @@ static int run_send(struct workspace *ws, const struct image_area *area, uint64_
 				return -1;
 		}
 		at += got * IMAGE_PAGE;
-		/* What is in the frame may lie in the bounce buffer: it goes before that is used again. */
-		if (ws->bounce_used == IMAGE_BATCH_PAGES && pages_flush(ws))
-			return -1;
-		if (ws->bounce_used == IMAGE_BATCH_PAGES)
-			ws->bounce_used = 0;
 	}
 	return 0;
 }

@@ -7,6 +7,7 @@
  */
 #include <errno.h>
 #include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
 
 #include "image/say.h"
 #include "image/workspace.h"

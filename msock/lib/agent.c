@@ -89,11 +89,15 @@ static int agent_start(struct agent_thread *t, void (*run)(void *), void *arg)
 static void agent_run(void *arg)
 {
 	struct epoll_event ev;
+	bool slept = false;
 
 	for (;;) {
 		int timeout;
 
 		ms_lock_take(&core.lock);
+		if (slept)
+			engine_slept();
+		slept = false;
 		if (engine_run()) {
 			ms_lock_give(&core.lock);
 			continue;
@@ -103,7 +107,8 @@ static void agent_run(void *arg)
 			ms_lock_give(&core.lock);
 			return;
 		}
-		timeout = engine_timeout(-1);
+		timeout = engine_sleep(-1);
+		slept = true;
 		ms_lock_give(&core.lock);
 		ms_epoll_wait(engine_fd(), &ev, 1, timeout);
 	}

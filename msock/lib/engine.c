@@ -14,6 +14,7 @@ static unsigned engine_busy; /* watches that are not lasting */
 static struct timer *engine_timers;
 static uint64_t engine_next_ns = UINT64_MAX; /* not later than the earliest timer */
 static bool engine_is_paused;
+static unsigned engine_sleepers; /* threads that computed their time of waiting from engine_next_ns */
 
 static void engine_poked(struct watch *w, uint32_t events)
 {
@@ -128,8 +129,11 @@ void engine_timer_set(struct timer *t, uint64_t in_ns)
 		t->next->prev = t;
 	engine_timers = t;
 	t->set = true;
-	if (t->at_ns < engine_next_ns)
-		engine_next_ns = t->at_ns;
+	if (t->at_ns >= engine_next_ns)
+		return;
+	engine_next_ns = t->at_ns;
+	if (engine_sleepers)
+		engine_poke();
 }
 
 static struct timer *engine_timer_due(uint64_t now)
@@ -182,10 +186,21 @@ bool engine_has_work(void)
 	return !engine_is_paused && (engine_busy || engine_timers);
 }
 
-int engine_timeout(int limit)
+bool engine_is_due(void)
+{
+	return engine_next_ns != UINT64_MAX && ms_clock_ns(CLOCK_MONOTONIC) >= engine_next_ns;
+}
+
+void engine_slept(void)
+{
+	engine_sleepers--;
+}
+
+int engine_sleep(int limit)
 {
 	uint64_t now, ms;
 
+	engine_sleepers++;
 	if (engine_next_ns == UINT64_MAX)
 		return limit;
 	now = ms_clock_ns(CLOCK_MONOTONIC);

@@ -48,8 +48,16 @@ bool engine_run(void);
 /* Is there anything that must not wait until an application thread comes by? Lock held. */
 bool engine_has_work(void);
 
-/* Milliseconds until the next timer, at most `limit` (-1: no limit). Lock held. */
-int engine_timeout(int limit);
+/* A timer is due. Lock held. */
+bool engine_is_due(void);
+
+/*
+ * Before sleeping for the engine's events: milliseconds until the next timer,
+ * at most `limit` (-1: no limit); a timer that is set meanwhile for an earlier
+ * time wakes the sleeper. engine_slept after it. Lock held in both.
+ */
+int engine_sleep(int limit);
+void engine_slept(void);
 
 /* While paused engine_run does nothing: a freeze is under way. Lock held. */
 void engine_pause(bool pause);

@@ -87,21 +87,19 @@ static const struct conn *move_undrained(bool local_only)
  */
 static int move_look(uint64_t now, uint64_t drain_end, uint64_t end)
 {
-	const struct conn *doubt = move_doubtful();
-	const struct conn *wet = move_undrained(move.via == MS_VIA_MIRROR);
+	const struct conn *doubt = move_doubtful(), *local = move_undrained(true), *wet = move_undrained(false);
 
 	if (move.aborted)
 		return -1;
 	if (doubt)
 		return now < end ? 0 : move_fail("rank %u.%u does not finish a change of stream %lx (%s)", doubt);
-	if (!wet)
+	if (local)
+		return now < end ? 0 : move_fail("the stream of %u.%u with itself, %lx, is not drained (%s)", local);
+	if (!wet || move.via == MS_VIA_MIRROR)
 		return 1;
-	if (move.via == MS_VIA_DRAIN || move_is_local(wet))
-		return now < drain_end ? 0 : move_fail("rank %u.%u does not let stream %lx be drained in time (%s)", wet);
 	if (now < drain_end)
 		return 0;
-	wet = move_undrained(true);
-	return !wet ? 1 : now < end ? 0 : move_fail("stream with itself, %u.%u %lx, is not drained (%s)", wet);
+	return move.via == MS_VIA_AUTO ? 1 : move_fail("rank %u.%u does not let stream %lx be drained in time (%s)", wet);
 }
 
 /* Run the engine until the streams allow the freeze. The lock is held at the return. */
@@ -404,6 +402,7 @@ static void move_run_once(void)
 			ms_exit_group(0);
 		image_thaw();
 	}
+	image_cancel();
 	ms_log(LOG_INFO, "move %lu is over: still on host %s", move.m, core.host);
 	ms_close(move.image_fd);
 	core_own_fd(move.image_fd, false);

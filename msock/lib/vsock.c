@@ -247,13 +247,14 @@ int vsock_wait(struct msock_event *events, int max, int timeout_ms)
 
 		core_enter();
 		waiters++;
-		wait = engine_timeout(left);
+		wait = engine_sleep(left);
 		core_leave();
 		kick_look(&seen);
 		n = ms_epoll_wait(app_ep, got, max < VSOCK_BATCH ? max : VSOCK_BATCH, wait);
 		core_enter();
 		waiters--;
-		f.engine = kick_take_pending() || engine_timeout(1) == 0;
+		engine_slept();
+		f.engine = kick_take_pending() || engine_is_due();
 		for (int i = 0; i < n; i++)
 			vsock_take(&f, &got[i]);
 		if (f.engine)

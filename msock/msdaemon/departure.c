@@ -98,6 +98,15 @@ static void fail_unreachable(struct departure *x, const char *why)
 	fail(x, text);
 }
 
+/* From the freeze on what goes wrong has to do with the way to the target: name it. */
+static void fail_sending(struct departure *x, const char *why)
+{
+	char text[600];
+
+	snprintf(text, sizeof(text), "while the image went to the target %s: %s", x->to.host, why);
+	fail(x, x->state == DEPARTURE_FROZEN || x->state == DEPARTURE_SENT ? text : why);
+}
+
 static void wait_cb(evutil_socket_t fd, short what, void *arg)
 {
 	struct departure *x = arg;
@@ -363,7 +372,7 @@ void departure_packet(struct member *m, unsigned type, struct ms_codec *in, int 
 		break;
 	default:
 		ms_get_str(in, why, sizeof(why));
-		fail(x, why);
+		fail_sending(x, why);
 	}
 }
 

@@ -165,6 +165,10 @@ int image_send(const struct image_source *src, struct image_stats *stats, char w
 	ms_exit(0); /* the mover stays at the source */
 }
 
+void image_cancel(void)
+{
+}
+
 uint64_t image_frozen_ns(void)
 {
 	return fake_frozen_ns;
