@@ -58,8 +58,15 @@ static int area_of_file(struct workspace *ws, struct image_area *a, bool shared)
 
 	if (path_begins(a->path, "/memfd:") || path_begins(a->path, "/SYSV") || path_begins(a->path, "/dev/shm/"))
 		return area_refuse(ws, a, "shared memory");
-	if (path_ends(a->path, " (deleted)"))
+	if (path_ends(a->path, " (deleted)") && shared)
 		return area_refuse(ws, a, "the file is deleted");
+	if (path_ends(a->path, " (deleted)")) {
+		/* An old version of a library, say: all of it travels, as memory. */
+		a->kind = IMAGE_AREA_ANON;
+		a->flags |= IMAGE_AREA_WHOLE;
+		a->path = "";
+		return 0;
+	}
 	e = ms_fstatat(AT_FDCWD, a->path, &st, 0);
 	if (e)
 		return image_say(ws->why, "mapping of %s: %e", a->path, e);
@@ -138,13 +145,14 @@ static int area_add_parts(struct workspace *ws, struct image_area *a, const stru
 	return area_add(ws, a, map);
 }
 
-static int area_check_alone(struct workspace *ws, const struct proc_map *map, uint64_t *seen)
+/* No page of shared memory may be mapped twice: it would become two. Pieces that follow each other are fine. */
+static int area_check_alone(struct workspace *ws, const struct proc_map *map, struct proc_map *seen)
 {
 	struct image_area a = { .start = map->start, .end = map->end, .path = "shared anonymous memory" };
 
-	if (map->ino == *seen)
-		return area_refuse(ws, &a, "mapped in several pieces");
-	*seen = map->ino;
+	if (map->ino == seen->ino && map->offset < seen->offset + (seen->end - seen->start))
+		return area_refuse(ws, &a, "mapped twice");
+	*seen = *map;
 	return 0;
 }
 
@@ -152,8 +160,7 @@ int areas_read(struct workspace *ws)
 {
 	long n = proc_read("/proc/self/maps", ws->maps, WORKSPACE_MAPS);
 	const char *at = ws->maps;
-	uint64_t shared_seen = 0;
-	struct proc_map map;
+	struct proc_map map, shared_seen = { 0 };
 
 	if (n <= 0)
 		return image_say(ws->why, "cannot read /proc/self/maps: %e", (int)n);

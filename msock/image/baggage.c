@@ -19,8 +19,11 @@ struct baggage *baggage_create(void)
 
 void baggage_destroy(struct baggage *c)
 {
-	if (c)
-		ms_munmap(c, ARENA_SIZE);
+	if (!c)
+		return;
+	for (uint32_t i = 0; i < c->blob_count; i++)
+		ms_munmap(c->blob[i].at, c->blob[i].size);
+	ms_munmap(c, ARENA_SIZE);
 }
 
 void *baggage_alloc(struct baggage *c, size_t n)

@@ -60,20 +60,45 @@ enum baggage_file_kind {
 	BAGGAGE_EVENTFD, /* extra: count */
 	BAGGAGE_TIMERFD, /* extra: clock; timer, ticks */
 	BAGGAGE_SIGNALFD, /* extra: mask */
+	BAGGAGE_PIPE,     /* both ends are the process's own; content */
+	BAGGAGE_UNLINKED, /* a regular file without a name; content */
+	BAGGAGE_EPOLL,    /* watch */
+};
+
+struct baggage_watch {
+	int fd;
+	struct epoll_event event;
+};
+
+enum baggage_lock_kind { LOCK_POSIX = 1, LOCK_FLOCK, LOCK_OFD };
+
+struct baggage_lock {
+	struct baggage_lock *next;
+	uint8_t kind;
+	bool write;
+	int fd;
+	uint64_t start, length; /* 0: to the end */
 };
 
 struct baggage_file {
 	int fd, same_as; /* index of the first entry with the same description; its own if none */
 	uint8_t kind;
-	bool cloexec, listed;
+	bool cloexec;
+	bool reopened;   /* another description of an end of a pipe than the first */
 	int flags;       /* F_GETFL */
 	int64_t offset;
 	uint64_t dev, ino, extra;
 	struct itimerspec timer;
 	const char *path;
+	void *content;   /* of the first entry of an object */
+	uint64_t content_size;
+	uint32_t capacity, mode;
+	struct baggage_watch *watch;
+	uint32_t watches;
+	int made[2];     /* at the target, while descriptors are put in place */
 };
 
-enum { BAGGAGE_LIMITS = 16 };
+enum { BAGGAGE_LIMITS = 16, BAGGAGE_BLOBS = 64 };
 
 struct baggage {
 	uint64_t arena_size;
@@ -91,6 +116,13 @@ struct baggage {
 	bool timers_stopped;
 	struct baggage_signal *signals;
 	uint32_t signal_count, signal_max;
+
+	struct baggage_lock *locks;
+	struct {
+		void *at;
+		uint64_t size;
+	} blob[BAGGAGE_BLOBS]; /* mappings that go with the baggage */
+	uint32_t blob_count;
 
 	struct rlimit limit[BAGGAGE_LIMITS];
 	struct baggage_file *files;

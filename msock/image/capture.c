@@ -294,12 +294,18 @@ static void run_early(struct workspace *ws)
 			     0;
 }
 
+void image_cancel(void)
+{
+	if (workspace)
+		workspace_destroy(workspace);
+	workspace = NULL;
+}
+
 int image_send_early(const struct image_source *src, char why[IMAGE_WHY])
 {
 	const int one = 1;
 
-	if (workspace)
-		workspace_destroy(workspace); /* of a move that was given up */
+	image_cancel();
 	workspace = workspace_create(src, why);
 	if (!workspace)
 		return -1;
@@ -307,16 +313,8 @@ int image_send_early(const struct image_source *src, char why[IMAGE_WHY])
 	ms_setsockopt(src->sock, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	if (workspace_run(workspace, run_early, why) == 0)
 		return 0;
-	workspace_destroy(workspace);
-	workspace = NULL;
+	image_cancel();
 	return -1;
-}
-
-void image_cancel(void)
-{
-	if (workspace)
-		workspace_destroy(workspace);
-	workspace = NULL;
 }
 
 static int send_freeze(struct workspace *ws)
@@ -448,7 +446,6 @@ int image_send(const struct image_source *src, struct image_stats *stats, char w
 	stats->sum = ws->sum.value;
 	stats->freeze_start_ns = image__state.freeze_start_ns;
 	stats->rounds = ws->rounds + 1;
-	workspace_destroy(ws);
-	workspace = NULL;
+	image_cancel();
 	return e;
 }

@@ -7,6 +7,7 @@
 #include "image/mem.h"
 #include "image/proc.h"
 #include "image/say.h"
+#include "image/special.h"
 
 enum { FDS_MAX = 65536, KCMP_FILE = 0 };
 
@@ -40,8 +41,15 @@ static int file_by_path(struct baggage_file *f, const struct stat *st, const cha
 	struct stat there;
 	int follow = (f->flags & O_PATH) && S_ISLNK(st->st_mode) ? AT_SYMLINK_NOFOLLOW : 0;
 
+	if (S_ISREG(st->st_mode))
+		f->flags &= ~O_DIRECTORY; /* O_TMPFILE has left it there */
+	if (st->st_nlink == 0 && S_ISREG(st->st_mode) && !(f->flags & O_PATH)) {
+		f->kind = BAGGAGE_UNLINKED;
+		f->offset = ms_lseek(f->fd, 0, SEEK_CUR);
+		return 0;
+	}
 	if (st->st_nlink == 0)
-		return image_say(why, "descriptor %d: the file is deleted: %s", f->fd, path);
+		return image_say(why, "descriptor %d: it is deleted: %s", f->fd, path);
 	if (ms_fstatat(AT_FDCWD, path, &there, follow) || there.st_ino != st->st_ino || there.st_dev != st->st_dev)
 		return image_say(why, "descriptor %d: its path leads to another file now: %s", f->fd, path);
 	f->kind = BAGGAGE_PATH;
@@ -110,6 +118,10 @@ static int file_by_fdinfo(struct baggage_file *f, const char *what, char why[IMA
 		f->offset = s ? (int64_t)proc_number(&s, 10) : 0;
 		return 0;
 	}
+	if (ms_streq(what, "anon_inode:[eventpoll]")) {
+		f->kind = BAGGAGE_EPOLL;
+		return 0;
+	}
 	return image_say(why, "descriptor %d: %s cannot move", f->fd, what);
 }
 
@@ -152,7 +164,9 @@ static int file_classify(struct baggage *c, struct baggage_file *f, const struct
 	case S_IFBLK:
 		return image_say(why, "descriptor %d: device %s", f->fd, path);
 	case S_IFIFO:
-		return image_say(why, "descriptor %d: a pipe that is not the job's: %s", f->fd, path);
+		/* A pipe without a name may be the process's own: special_collect knows when all are listed. */
+		f->kind = BAGGAGE_PIPE;
+		return path[0] != '/' ? 0 : image_say(why, "descriptor %d: a pipe that is not the job's: %s", f->fd, path);
 	case S_IFSOCK:
 		return image_say(why, "descriptor %d: a socket that is not the job's: %s", f->fd, path);
 	}
@@ -210,9 +224,13 @@ int baggage_files(struct baggage *c, const struct image_source *src, const int *
 		if (file_classify(c, f, src, why))
 			return -1;
 		f->same_as = file_same(c, c->file_count);
+		for (uint32_t k = 0; k < c->file_count && f->kind == BAGGAGE_PIPE; k++)
+			if (c->files[k].ino == f->ino && c->files[k].kind == BAGGAGE_PIPE &&
+			    ((c->files[k].flags ^ f->flags) & O_ACCMODE) == 0)
+				f->reopened = true;
 		c->file_count++;
 	}
-	return 0;
+	return special_collect(c, why);
 }
 
 static int eventfd_open(const struct baggage_file *f)
@@ -236,7 +254,7 @@ static int timerfd_open(const struct baggage_file *f)
 	return fd;
 }
 
-static int file_open(const struct baggage_file *f, const struct image_arrival *a, char why[IMAGE_WHY])
+static int file_open(struct baggage *c, struct baggage_file *f, const struct image_arrival *a, char why[IMAGE_WHY])
 {
 	char link[64];
 	uint64_t mask;
@@ -266,6 +284,17 @@ static int file_open(const struct baggage_file *f, const struct image_arrival *a
 	case BAGGAGE_SIGNALFD:
 		mask = f->extra;
 		fd = (int)ms_sys4(SYS_signalfd4, -1, (long)&mask, MS_SIGSET, f->flags & O_NONBLOCK);
+		break;
+	case BAGGAGE_PIPE:
+		fd = special_pipe_open(c, f);
+		break;
+	case BAGGAGE_UNLINKED:
+		fd = special_unlinked_open(c, f, f->flags & kept_flags);
+		if (fd >= 0 && f->offset > 0)
+			ms_lseek(fd, f->offset, SEEK_SET);
+		break;
+	case BAGGAGE_EPOLL:
+		fd = ms_epoll_create(0);
 		break;
 	}
 	if (fd < 0)
@@ -312,9 +341,9 @@ int baggage_files_return(struct baggage *c, struct image_arrival *a)
 			return -1;
 	ms_close_range(0, (unsigned)c->file_max, 0);
 	for (uint32_t i = 0; i < c->file_count; i++) {
-		const struct baggage_file *f = &c->files[i];
+		struct baggage_file *f = &c->files[i];
 		int own = f->same_as == (int)i;
-		int fd = own ? file_open(f, a, a->why) : c->files[f->same_as].fd;
+		int fd = own ? file_open(c, f, a, a->why) : c->files[f->same_as].fd;
 
 		if (fd < 0)
 			return -1;
@@ -330,5 +359,5 @@ int baggage_files_return(struct baggage *c, struct image_arrival *a)
 			ms_close(a->channel_fd[i]);
 	fd_place(&a->control_fd, c->control_fd);
 	fd_place(&a->listener_fd, c->listener_fd);
-	return 0;
+	return special_finish(c, a->why);
 }

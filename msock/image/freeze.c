@@ -17,6 +17,7 @@
 #include "image/mem.h"
 #include "image/proc.h"
 #include "image/say.h"
+#include "image/special.h"
 
 struct image_state image__state;
 
@@ -201,6 +202,7 @@ static void arrive_main(struct image_arrival *a)
 	struct image_state *st = &image__state;
 
 	st->frozen_ns = ms_clock_ns(CLOCK_MONOTONIC) - st->freeze_start_ns;
+	special_locks_return(st->baggage);
 	st->baggage->resume(a->msg, a->msg_bytes);
 	baggage_timers_return(st->baggage);
 	__atomic_store_n(&st->freezing, 0, __ATOMIC_SEQ_CST);
@@ -394,6 +396,7 @@ void image_thaw(void)
 	struct timespec t = { 0, 20000 };
 	struct baggage *c = st->baggage;
 
+	image_cancel();
 	if (c)
 		baggage_timers_return(c);
 	__atomic_store_n(&st->freezing, 0, __ATOMIC_SEQ_CST);

@@ -59,7 +59,8 @@ int image_check(const struct image_source *src, char why[IMAGE_WHY]);
 /* Before the freeze: send the memory layout and what may be sent early. 0 or -1. */
 int image_send_early(const struct image_source *src, char why[IMAGE_WHY]);
 
-/* The move is given up and there was no image_send: let go of what image_send_early keeps. Harmless otherwise. */
+/* The move is given up and there was no image_send: let go of what image_send_early keeps. Harmless otherwise.
+ * image_thaw does it too. */
 void image_cancel(void);
 
 /* After image_freeze: send the rest and the sum. 0 or -1; nothing of the process is changed by either. */

@@ -252,6 +252,8 @@ static int collect_descriptors(struct collect *x, pid_t pid, char why[IMAGE_WHY]
 		if (n <= 0 || file[0] != '/' || stat(path, &st) || !S_ISREG(st.st_mode) || !st.st_nlink)
 			continue;
 		file[n] = 0;
+		if (strncmp(file, "/proc/", 6) == 0 || strncmp(file, "/sys/", 5) == 0)
+			continue; /* the kernel's, and under other numbers than here */
 		mode = descriptor_mode(pid, d->d_name);
 		if (mode >= 0)
 			e = collect_file(x, mode == O_RDONLY ? NEED_CONTENT : NEED_SIZE, file, why);

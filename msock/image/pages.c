@@ -225,6 +225,9 @@ int pages_send(struct workspace *ws, const struct image_area *area)
 	bool skip_zero = area->kind != IMAGE_AREA_FILE && (!ws->tracking || ws->rounds == 0);
 	uint64_t at = area->start;
 
+	/* What cannot be tracked goes once, in the freeze. */
+	if (ws->mode == PAGES_LIVE && (area->kind == IMAGE_AREA_SHARED_ANON || (area->flags & IMAGE_AREA_WHOLE)))
+		return 0;
 	while (at < area->end) {
 		uint64_t walked = area->end;
 		long n = regions_fetch(ws, area, at, &walked);

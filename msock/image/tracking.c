@@ -43,7 +43,7 @@ void tracking_cover(struct workspace *ws)
 			.mode = UFFDIO_REGISTER_MODE_WP,
 		};
 
-		if (a->kind == IMAGE_AREA_ANON || a->kind == IMAGE_AREA_FILE)
+		if ((a->kind == IMAGE_AREA_ANON || a->kind == IMAGE_AREA_FILE) && !(a->flags & IMAGE_AREA_WHOLE))
 			ms_ioctl(ws->uffd, UFFDIO_REGISTER, &r);
 	}
 }

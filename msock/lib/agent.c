@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "lib/agent.h"
 
+#include "lib/check.h"
 #include "lib/core.h"
 #include "lib/engine.h"
 #include "lib/log.h"
@@ -98,6 +99,8 @@ static void agent_run(void *arg)
 		if (slept)
 			engine_slept();
 		slept = false;
+		if (core.check)
+			check_all();
 		if (engine_run()) {
 			ms_lock_give(&core.lock);
 			continue;

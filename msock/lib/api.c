@@ -86,8 +86,10 @@ static int api_start_member(int control)
 	}
 	if (!err)
 		err = control_serve();
-	if (!err)
+	if (!err) {
 		control_watch();
+		control_replay();
+	}
 	snprintf(core.id_text, sizeof(core.id_text), "%u.%u", MS_MEMBER_WORLD(core.id), MS_MEMBER_RANK(core.id));
 	return err;
 }
@@ -98,6 +100,7 @@ static int api_start(void)
 	int err = engine_open(false);
 
 	log_init(getenv("MSOCK_DEBUG"));
+	core.check = getenv("MSOCK_CHECK") != NULL;
 	if (!err)
 		err = vsock_open(false);
 	if (!err)

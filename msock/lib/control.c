@@ -396,7 +396,6 @@ void control_watch(void)
 	kick_attach(fd);
 	engine_forget(&watch);
 	engine_watch(&watch, fd, unsent.first ? EPOLLIN | EPOLLOUT : EPOLLIN);
-	control_replay();
 }
 
 void control_close(void)

@@ -18,6 +18,7 @@ struct core {
 	struct ms_lock lock;
 	bool on;           /* between msock_init and msock_finalize */
 	bool member;       /* has an msdaemon: may move */
+	bool check;        /* MSOCK_CHECK: look at the invariants whenever the lock is given back */
 	uint32_t id;       /* MS_MEMBER(world, rank) */
 	char id_text[24];  /* "WORLD.RANK" */
 	char job[CORE_NAME], host[CORE_NAME];

@@ -3,6 +3,7 @@
 
 #include "image/image.h"
 #include "lib/agent.h"
+#include "lib/check.h"
 #include "lib/core.h"
 #include "lib/engine.h"
 #include "lib/log.h"
@@ -91,6 +92,8 @@ void core_enter(void)
 
 void core_leave(void)
 {
+	if (core.check)
+		check_all();
 	if (core.member && engine_has_work() && !vsock_has_waiter())
 		agent_ensure();
 	ms_lock_give(&core.lock);

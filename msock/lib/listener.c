@@ -62,6 +62,15 @@ void inbound_drop_all(void)
 		inbound_end(inbounds);
 }
 
+int inbound_fds(int *fds, int max)
+{
+	int n = 0;
+
+	for (struct inbound *in = inbounds; in && n < max; in = in->next)
+		fds[n++] = in->fd;
+	return n;
+}
+
 static void inbound_late(struct timer *t)
 {
 	ms_log(LOG_INFO, "a connection to the data listener said nothing");

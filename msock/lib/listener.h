@@ -41,6 +41,8 @@ int data_listener_fd(void);
 void data_listener_adopt(int fd); /* at the target: the restorer made one under the same number */
 void data_listener_close(void);
 
+int inbound_fds(int *fds, int max);
+
 /* At a freeze: connections whose first frame is not complete are nobody's. */
 void inbound_drop_all(void);
 

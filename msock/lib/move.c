@@ -16,6 +16,7 @@
 enum {
 	MOVE_DRAIN_MS = 50,     /* unless D_MOVE says more */
 	MOVE_TIMEOUT_MS = 30000,
+	MOVE_CHECKS = 4,
 	MOVE_LOOK_MS = 2,       /* application threads settle streams without an event for the engine */
 };
 
@@ -149,6 +150,7 @@ static void move_collect_fds(void)
 	move_add_fd(engine_fd());
 	move_add_fd(engine_poke_fd());
 	src->own_count += (size_t)mirror_own_fds(own_fds + src->own_count, MOVE_FDS - (int)src->own_count);
+	src->own_count += (size_t)inbound_fds(own_fds + src->own_count, MOVE_FDS - (int)src->own_count);
 	for (struct listener *l = listener_first(); l; l = l->next)
 		move_add_fd(l->v.sd);
 	for (struct conn *c = conn_first(); c; c = c->next) {
@@ -340,12 +342,25 @@ static int move_say_sent(void)
 	return control_send_now(&c, packet, NULL, 0);
 }
 
+/* Sockets come and go while it looks: one that is not in the list yet is no reason to refuse. */
+static int move_check(void)
+{
+	for (int i = 0; i < MOVE_CHECKS; i++) {
+		ms_lock_take(&core.lock);
+		move_collect_fds();
+		ms_lock_give(&core.lock);
+		if (!image_check(&move.source, move.why))
+			return 0;
+	}
+	return -1;
+}
+
 /* Everything from D_MOVE to the last byte of the image. Frozen from MOVE_FROZEN on. -1: failed, move.why says it. */
 static int move_try(void)
 {
 	int ready;
 
-	if (image_check(&move.source, move.why) || image_send_early(&move.source, move.why))
+	if (move_check() || image_send_early(&move.source, move.why))
 		return -1;
 	ready = move_drain();
 	if (ready < 0) {

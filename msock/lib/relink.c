@@ -371,15 +371,16 @@ void conn_ops_bury(struct conn *c)
 			    .app_fin = c->s.app_fin, .broken = c->s.error != 0 };
 }
 
-/* What to say to PREPARE or OFFER for a stream that has ended here; false: nothing. */
+/* What to say to PREPARE, OFFER or a nudge (stream.c) for a stream that has ended here; false: nothing. */
 static bool relink_dead(const struct stream_msg *msg, const struct tomb *t, struct stream_msg *answer)
 {
-	if (msg->type != MS_RL_PREPARE && msg->type != MS_RL_OFFER)
+	if (msg->type != MS_RL_PREPARE && msg->type != MS_RL_OFFER && msg->type != MS_RL_ACK)
 		return false;
 	*answer = (struct stream_msg){ .type = MS_RL_GONE, .stream = msg->stream, .m = core.self.m };
 	answer->leg = msg->type == MS_RL_OFFER ? msg->leg - 1 : msg->leg;
 	if (t && !t->broken) {
 		answer->type = MS_RL_CLOSED;
+		answer->leg = t->leg;
 		answer->cut = t->cut;
 		answer->taken = t->taken;
 		answer->app_fin = t->app_fin;
@@ -437,7 +438,7 @@ static void relink_message(struct conn *c, uint32_t from, const struct stream_ms
 	if (c->phase == CONN_HALF && !relink_confirm(c, msg))
 		return;
 	if (c->s.state == STREAM_OVER) {
-		struct tomb t = { .cut = c->s.written, .taken = c->s.taken, .app_fin = true, .broken = c->s.error != 0 };
+		struct tomb t = { .leg = c->s.leg, .cut = c->s.written, .taken = c->s.taken, .app_fin = true, .broken = c->s.error != 0 };
 
 		relink_answer_dead(from, msg, &t);
 		return;

@@ -128,6 +128,7 @@ void move_resume(const void *message, size_t bytes)
 	if (mirror_port)
 		mirror = mirror_create(mirror_ip, mirror_port, key);
 	resume_streams(mirror);
+	control_replay(); /* not earlier: until then streams believe that they own their legs */
 	resume_say();
 	mirror_attach_all();
 	ms_log(LOG_INFO, "move %lu: now on host %s, %u streams drained, %u by mirror", move.m, core.host, move.drained,

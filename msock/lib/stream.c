@@ -106,6 +106,13 @@ static void stream_withdraw_offer(struct stream *s)
 	__builtin_memset(s->offer_token, 0, MS_TOKEN);
 }
 
+static void stream_make_cutter(struct stream *s)
+{
+	if (!s->cutter)
+		s->cutter_m = s->self->m;
+	s->cutter = true;
+}
+
 static void stream_over(struct stream *s, const char *reason)
 {
 	if (s->dialling) {
@@ -215,7 +222,8 @@ static void on_move_asked(struct stream *s, const struct stream_msg *msg)
 
 static void on_prepare_steady(struct stream *s, const struct stream_msg *msg)
 {
-	s->cutter = s->state == STREAM_ASKED;
+	if (s->state == STREAM_ASKED)
+		stream_make_cutter(s);
 	stream_told(s, true, "PREPARE");
 	stream_say(s, MS_RL_ACK, s->leg);
 }
@@ -233,7 +241,7 @@ static void on_ack(struct stream *s, const struct stream_msg *msg)
 static void on_ack_asked(struct stream *s, const struct stream_msg *msg)
 {
 	stream_note_cut(s, msg);
-	s->cutter = true;
+	stream_make_cutter(s);
 	stream_told(s, true, "ACK");
 }
 
@@ -376,7 +384,7 @@ static void on_reset_told(struct stream *s, const struct stream_msg *msg)
 static void on_mirrored_steady(struct stream *s, const struct stream_msg *msg)
 {
 	s->mirrored = true;
-	s->cutter = true;
+	stream_make_cutter(s);
 	stream_told(s, false, "mirrored");
 }
 
@@ -384,13 +392,14 @@ static void on_mirrored_told(struct stream *s, const struct stream_msg *msg)
 {
 	stream_withdraw_offer(s);
 	s->mirrored = true;
-	s->cutter = !s->last_leg;
+	if (!s->last_leg)
+		stream_make_cutter(s);
 }
 
 static void on_drained(struct stream *s, const struct stream_msg *msg)
 {
 	stream_withdraw_offer(s);
-	s->cutter = true;
+	stream_make_cutter(s);
 }
 
 /* What was offered under the old move number is offered anew (rule 14). */
@@ -555,6 +564,19 @@ static void stream_make_offer(struct stream *s)
 	stream_say(s, MS_RL_OFFER, s->leg + 1);
 }
 
+/*
+ * Rule 21.  What an earlier move cut must be whole again before it can be
+ * drained in this one, so it is offered while this one drains.
+ */
+static bool stream_should_offer(const struct stream *s)
+{
+	if (!s->cutter || s->offering || s->dialling || s->last_leg)
+		return false;
+	if (s->state != STREAM_FLUSHING && s->state != STREAM_PARKED)
+		return false;
+	return !s->self->moving || (s->self->draining && s->cutter_m < s->self->m && !stream_settled(s));
+}
+
 /* What follows by itself from the state that was reached. */
 static void stream_go_on(struct stream *s)
 {
@@ -568,8 +590,7 @@ static void stream_go_on(struct stream *s)
 		else
 			break;
 	}
-	if (s->cutter && !s->self->moving && !s->offering && !s->dialling && !s->last_leg &&
-	    (s->state == STREAM_FLUSHING || s->state == STREAM_PARKED))
+	if (stream_should_offer(s))
 		stream_make_offer(s);
 }
 

@@ -100,6 +100,7 @@ struct stream {
 	bool last_leg;    /* no newer leg will come: the peer closed or ended */
 	int error;        /* errno value that ends the stream once its bytes are read; 0: end of file */
 	uint64_t seen_m;  /* of the last OFFER that counted */
+	uint64_t cutter_m; /* move number under which it became a cutter */
 	uint64_t offer_m, dial_m;
 	uint8_t offer_token[MS_TOKEN], dial_token[MS_TOKEN];
 	uint8_t held;     /* bit set over `waiting` */

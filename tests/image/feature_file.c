@@ -5,12 +5,16 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdint.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
+#include <sys/wait.h>
 #include <dlfcn.h>
 
 #include "feature.h"
@@ -158,6 +162,128 @@ static void events(void)
 	}
 }
 
+static void pipes(void)
+{
+	int p[2], q[2], dup_end;
+	char buf[70000], big[60000];
+
+	CHECK(pipe2(p, O_CLOEXEC) == 0 && pipe2(q, O_NONBLOCK) == 0);
+	dup_end = dup(p[1]);
+	memset(big, 'b', sizeof(big));
+	for (int k = 0; k < MOVES; k++) {
+		CHECK(write(p[1], "hello", 5) == 5 && write(q[1], big, sizeof(big)) == sizeof(big));
+		CHECK(member_move() == 0);
+		CHECK(write(dup_end, " you", 4) == 4);
+		CHECK(read(p[0], buf, sizeof(buf)) == 9 && memcmp(buf, "hello you", 9) == 0);
+		CHECK(read(q[0], buf, sizeof(buf)) == sizeof(big) && memcmp(buf, big, sizeof(big)) == 0);
+		CHECK(read(q[0], buf, 1) == -1 && errno == EAGAIN);
+		CHECK(fcntl(p[0], F_GETFD) == FD_CLOEXEC && fcntl(q[0], F_GETFD) == 0);
+	}
+	close(p[1]);
+	close(dup_end);
+	CHECK(read(p[0], buf, 1) == 0); /* no writer is left over */
+}
+
+static void epolls(void)
+{
+	int outer = epoll_create1(EPOLL_CLOEXEC), inner = epoll_create1(0), e = eventfd(0, EFD_NONBLOCK), p[2];
+	struct epoll_event ev = { EPOLLIN, { .u64 = 0x123456789abcdefull } }, got[4];
+	uint64_t one = 1;
+
+	CHECK(pipe(p) == 0);
+	CHECK(epoll_ctl(inner, EPOLL_CTL_ADD, e, &ev) == 0);
+	ev.data.u64 = 7;
+	CHECK(epoll_ctl(outer, EPOLL_CTL_ADD, inner, &ev) == 0);
+	ev.events = EPOLLIN | EPOLLONESHOT;
+	ev.data.u64 = 9;
+	CHECK(epoll_ctl(outer, EPOLL_CTL_ADD, p[0], &ev) == 0);
+	CHECK(write(p[1], "x", 1) == 1);
+	CHECK(epoll_wait(outer, got, 4, 1000) == 1 && got[0].data.u64 == 9);
+	for (int k = 0; k < MOVES; k++) {
+		CHECK(member_move() == 0);
+		CHECK(epoll_wait(outer, got, 4, 0) == 0); /* the one shot is fired already */
+		CHECK(write(e, &one, 8) == 8);
+		CHECK(epoll_wait(outer, got, 4, 1000) == 1 && got[0].data.u64 == 7);
+		CHECK(epoll_wait(inner, got, 4, 0) == 1 && got[0].data.u64 == 0x123456789abcdefull);
+		CHECK(read(e, &one, 8) == 8);
+	}
+	CHECK(epoll_ctl(outer, EPOLL_CTL_MOD, p[0], &ev) == 0);
+	CHECK(epoll_wait(outer, got, 4, 1000) == 1 && got[0].data.u64 == 9);
+}
+
+static void unlinked(void)
+{
+	FILE *f = tmpfile();
+	const char *path = path_of("unlinked");
+	int a = open(path, O_RDWR | O_CREAT | O_TRUNC, 0640), b = open(path, O_WRONLY | O_APPEND);
+	char line[64];
+	struct stat st;
+
+	CHECK(f && a >= 0 && b >= 0);
+	unlink(path);
+	CHECK(ftruncate(a, 100000) == 0);
+	for (int k = 0; k < MOVES; k++) {
+		fprintf(f, "%d\n", k);
+		CHECK(lseek(a, 500, SEEK_SET) == 500);
+		CHECK(member_move() == 0);
+		CHECK(lseek(a, 0, SEEK_CUR) == 500 && write(b, "+", 1) == 1);
+		CHECK(fstat(a, &st) == 0 && st.st_size == 100001 + k && st.st_nlink == 0);
+		CHECK(pread(a, line, 1, 100000 + k) == 1 && line[0] == '+');
+	}
+	rewind(f);
+	for (int k = 0; k < MOVES; k++)
+		CHECK(fgets(line, sizeof(line), f) && atoi(line) == k);
+}
+
+/* Is there a lock of somebody else? Asked by a child. */
+static int locked_for_others(int fd, off_t at)
+{
+	struct flock l = { .l_type = F_WRLCK, .l_start = at, .l_len = 1 };
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0)
+		_exit(fcntl(fd, F_GETLK, &l) ? 2 : l.l_type != F_UNLCK);
+	return waitpid(pid, &status, 0) == pid && WIFEXITED(status) ? WEXITSTATUS(status) : 3;
+}
+
+static void locks(void)
+{
+	const char *path = path_of("locks");
+	int a = open(path, O_RDWR | O_CREAT, 0600), b = open(path_of("locks2"), O_RDWR | O_CREAT, 0600), other;
+	struct flock l = { .l_type = F_WRLCK, .l_start = 10, .l_len = 5 };
+
+	CHECK(fcntl(a, F_SETLK, &l) == 0);
+	CHECK(flock(b, LOCK_EX) == 0);
+	for (int k = 0; k < MOVES; k++) {
+		CHECK(member_move() == 0);
+		CHECK(locked_for_others(a, 12) == 1 && locked_for_others(a, 20) == 0);
+		other = open(path_of("locks2"), O_RDWR);
+		CHECK(flock(other, LOCK_EX | LOCK_NB) == -1);
+		close(other);
+	}
+	unlink(path_of("locks"));
+	unlink(path_of("locks2"));
+}
+
+/* A file that is mapped, changed and deleted, as a library that is upgraded. */
+static void deleted_maps(void)
+{
+	const char *path = path_of("deleted");
+	int fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	char *p;
+
+	CHECK(ftruncate(fd, 20 * 4096 + 5) == 0 && pwrite(fd, "five", 4, 5 * 4096) == 4);
+	p = mmap(NULL, 30 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	close(fd);
+	unlink(path);
+	p[0] = 'x';
+	for (int k = 0; k < MOVES; k++) {
+		CHECK(member_move() == 0);
+		CHECK(p[0] == 'x' && memcmp(p + 5 * 4096, "five", 4) == 0 && p[20 * 4096] == 0);
+	}
+}
+
 static void libraries(void)
 {
 	for (int k = 0; k < MOVES; k++) {
@@ -179,6 +305,11 @@ const struct feature file_features[] = {
 	{ "surroundings", surroundings },
 	{ "paths", paths },
 	{ "events", events },
+	{ "pipes", pipes },
+	{ "epolls", epolls },
+	{ "unlinked", unlinked },
+	{ "locks", locks },
+	{ "deleted-maps", deleted_maps },
 	{ "libraries", libraries },
 	{ NULL, NULL },
 };

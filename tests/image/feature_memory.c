@@ -310,7 +310,90 @@ static void growing(void)
 	}
 }
 
+enum { TABLE = 8192, PAGE_WORDS = 512 };
+
+static uint64_t (*table)[PAGE_WORDS];
+static uint32_t writes[TABLE]; /* 0: the page is zero */
+
+static void table_check(uint32_t i)
+{
+	uint64_t want = writes[i] ? (uint64_t)i << 32 | writes[i] : 0;
+
+	CHECK(table[i][0] == want && table[i][i % PAGE_WORDS] == want && table[i][PAGE_WORDS - 1] == want);
+}
+
+static void table_change(uint64_t seed)
+{
+	uint32_t i = (uint32_t)(seed >> 40) % TABLE, n = (uint32_t)(seed >> 20) % 16 + 1;
+
+	table_check(i);
+	switch (seed >> 60) {
+	case 0: /* given back: zero again */
+		if (i + n > TABLE)
+			break;
+		madvise(table[i], n * 4096ul, MADV_DONTNEED);
+		memset(&writes[i], 0, n * sizeof(writes[0]));
+		break;
+	case 1: /* another mapping at the same place */
+		if (i + n > TABLE)
+			break;
+		CHECK(mmap(table[i], n * 4096ul, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+			   0) == table[i]);
+		memset(&writes[i], 0, n * sizeof(writes[0]));
+		break;
+	case 2: /* pages change their places */
+		if (i + 2 * n > TABLE)
+			break;
+		for (uint32_t k = i; k < i + 2 * n; k++)
+			table_check(k);
+		if (mremap(table[i], n * 4096ul, n * 4096ul, MREMAP_MAYMOVE | MREMAP_FIXED, table[i + n]) == MAP_FAILED) {
+			/* Not one mapping. What has been moved before that was seen depends on the kernel. */
+			CHECK(mmap(table[i], 2 * n * 4096ul, PROT_READ | PROT_WRITE,
+				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == table[i]);
+			memset(&writes[i], 0, 2 * n * sizeof(writes[0]));
+			break;
+		}
+		CHECK(mmap(table[i], n * 4096ul, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+			   0) == table[i]);
+		for (uint32_t k = i; k < i + n; k++) {
+			if (writes[k])
+				for (int w = 0; w < PAGE_WORDS; w++)
+					table[k + n][w] = (uint64_t)(k + n) << 32 | writes[k];
+			writes[k + n] = writes[k];
+			writes[k] = 0;
+		}
+		break;
+	case 3: /* zeros that are written */
+		memset(table[i], 0, 4096);
+		writes[i] = 0;
+		break;
+	default:
+		writes[i]++;
+		for (int w = 0; w < PAGE_WORDS; w++)
+			table[i][w] = (uint64_t)i << 32 | writes[i];
+	}
+}
+
+/* Memory that changes in every way all the time, also between the rounds. */
+static void writer(void)
+{
+	uint64_t seed = 12345;
+
+	table = mmap(NULL, TABLE * 4096ul, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	CHECK(table != MAP_FAILED);
+	for (unsigned k = 0; k < MOVES; k++) {
+		unsigned before = member_moves;
+
+		CHECK(write(1, "move\n", 5) == 5);
+		while (member_moves == before)
+			table_change(seed = seed * 6364136223846793005ull + 1442695040888963407ull);
+		for (uint32_t i = 0; i < TABLE; i++)
+			table_check(i);
+	}
+}
+
 const struct feature memory_features[] = {
+	{ "writer", writer },
 	{ "pattern", pattern },
 	{ "heap", heap },
 	{ "stack", stack },

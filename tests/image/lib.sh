@@ -7,11 +7,11 @@ work=$(mktemp -d "${TMPDIR:-/tmp}/msock-image.XXXXXX") || exit 99
 trap 'rm -rf "$work"' EXIT
 trap 'exit 1' HUP INT TERM
 chmod 755 "$work"
-mkdir -m 777 "$work/dir"
+mkdir "$work/dir"
 for f in msock/image/msrestore tests/image/mover tests/image/feature tests/image/refuse tests/image/.libs/member.so; do
-	cp "$f" "$work/" || { echo "Bail out! $f is not built"; exit 99; }
+	cp "$f" "$work/" && chmod 755 "$work/${f##*/}" || { echo "Bail out! $f is not built"; exit 99; }
 done
-chmod 755 "$work"/*
+chmod 777 "$work/dir"
 
 number=0
 ok() { # ok STATUS NAME
@@ -28,14 +28,12 @@ plan() {
 	echo "1..$number"
 }
 
-# as_user COMMAND...: as nobody with no_new_privs when we are root, else with no_new_privs only
-as_user() {
-	if [ "$(id -u)" = 0 ]; then
-		setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs "$@"
-	else
-		setpriv --no-new-privs "$@"
-	fi
-}
+# What runs a command as nobody with no_new_privs when we are root, else with no_new_privs only.
+if [ "$(id -u)" = 0 ]; then
+	as_user="setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs"
+else
+	as_user="setpriv --no-new-privs"
+fi
 
 # mover RUNNER OPTIONS -- PROGRAM...: what it says goes to $work/out
 mover() {

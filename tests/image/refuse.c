@@ -59,12 +59,11 @@ static void do_fifo(void)
 	unlink(path);
 }
 
-static void do_unlinked(void)
+static void do_pipe(void)
 {
-	char path[] = "/tmp/msock-refuse-XXXXXX";
-
-	fd[0] = mkstemp(path);
-	unlink(path);
+	if (pipe(fd) == 0)
+		close(fd[1]); /* its other end might be anywhere */
+	fd[1] = -1;
 }
 
 static void do_device(void)
@@ -95,7 +94,7 @@ static const struct {
 	void (*begin)(void), (*end)(void);
 } all[] = {
 	{ "child", do_child, undo_child },	 { "socket", do_socket, close_both },
-	{ "fifo", do_fifo, close_both },	 { "unlinked", do_unlinked, close_both },
+	{ "fifo", do_fifo, close_both },	 { "pipe", do_pipe, close_both },
 	{ "device", do_device, close_both },	 { "memfd", do_memfd, undo_map },
 	{ "inotify", do_inotify, close_both },
 };

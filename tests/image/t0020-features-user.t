@@ -6,7 +6,7 @@ command -v setpriv >/dev/null || { echo "1..0 # SKIP setpriv (util-linux) is mis
 for f in $("$work/feature"); do
 	least=3
 	case $f in sleeping) least=1 ;; esac
-	mover as_user -- ./feature "$f" "$work/dir" && moved $least
+	mover "$as_user" -- ./feature "$f" "$work/dir" && moved $least
 	ok $? "$f as a user with no_new_privs"
 done
 plan

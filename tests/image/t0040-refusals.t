@@ -9,7 +9,7 @@ done <<END
 child running child process
 socket descriptor [0-9]*: a socket that is not the job's
 fifo descriptor [0-9]*: a pipe that is not the job's
-unlinked descriptor [0-9]*: the file is deleted: /tmp/msock-refuse
+pipe descriptor [0-9]*: a pipe that is not the job's
 device descriptor [0-9]*: device /dev/
 memfd mapping /memfd:mine
 inotify descriptor [0-9]*: anon_inode:inotify

@@ -36,7 +36,7 @@ def in_place(place, rng):
         moved, mover, status = run(place, steps, MOVES, rng)
         if moved is not None:
             break
-        tap.note(f"{steps} steps were over before {MOVES} moves; once more with twice as many")
+        tap.note(f"{steps} steps were over before {MOVES} moves were made; once more with twice as many")
         steps *= 2
     tap.note(f"{steps} steps: {still.seconds:.1f} s unmoved, {moved.seconds:.1f} s with {mover.done} moves")
     tap.equal(mover.failures, [], f"{place.name}: {MOVES} moves committed")

@@ -19,7 +19,9 @@ def sizes(lines):
 
 
 def run(place, netpipe, moves):
-    options = ["-u", str(tap.number("MAXBYTES", 8 << 20)), "-o", os.path.join(place.shared, "np.out")]
+    options = ["-o", os.path.join(place.shared, "np.out")]
+    if tap.number("MAXBYTES", 0):
+        options += ["-u", str(tap.number("MAXBYTES", 0))]
     job = jobs.Job(place, ["-env", "LD_LIBRARY_PATH", os.path.join(jobs.PREFIX, "lib"), netpipe, *options], 2, seconds=900)
     reports = []
     for rank, host, size in moves:

@@ -4,7 +4,8 @@
  * random: real sockets, real mirrors, real agents; only the image is faked
  * (fake_image.h).  Every byte, every end of file is checked.
  *
- * MSOCK_TEST_SEED, MSOCK_TEST_SECONDS, MSOCK_TEST_VIA (auto, drain, mirror), MSOCK_TEST_DROP.
+ * MSOCK_TEST_SEED, MSOCK_TEST_SECONDS, MSOCK_TEST_VIA (auto, drain, mirror), MSOCK_TEST_DROP (percent of the
+ * relink messages), MSOCK_TEST_COMMITS (percent of the moves), MSOCK_TEST_MEMBERS.
  */
 #include "msock.h"
 
@@ -30,7 +31,7 @@
 #include "lib/conn.h"
 #include "mini_daemon.h"
 
-enum { FLOWS = 6, INCOMING = 128, PIECE = 65536, SMALL = 200000, LARGE = 30000000, PATIENCE_S = 10 };
+enum { FLOWS = 6, INCOMING = 128, PIECE = 65536, SMALL = 200000, LARGE = 30000000, PATIENCE_S = 60 };
 
 /* Sent by the opener first; tells what both ends send. */
 struct promise {
@@ -366,6 +367,7 @@ static void start_members(unsigned members, pid_t *pids, volatile unsigned *quie
 		mini_in_child(i);
 		snprintf(fd, sizeof(fd), "%d", mini_member_fd(i));
 		setenv("MSOCK_FD", fd, 1);
+		setenv("MSOCK_CHECK", "1", 1);
 		if (i % 2)
 			pthread_create(&thread, NULL, idle_thread, NULL);
 		member_run(members, quiet);
@@ -409,6 +411,17 @@ static void run_moves(struct mini_settings *s, double length_s)
 	assert_true(mini_counts()->committed + mini_counts()->aborted > 0);
 }
 
+static const char *msmirror_path(void)
+{
+	static char path[4096];
+	const char *build = getenv("MSOCK_TEST_BUILD"), *given = getenv("MSOCK_TEST_MSMIRROR");
+
+	snprintf(path, sizeof(path), "%s%s", given ? given : build ? build : ".", given ? "" : "/msmirror");
+	if (access(path, X_OK))
+		fail_msg("no msmirror at %s", path);
+	return path;
+}
+
 static void test_moves(void **state)
 {
 	const char *seed = getenv("MSOCK_TEST_SEED"), *length = getenv("MSOCK_TEST_SECONDS"), *via = getenv("MSOCK_TEST_VIA");
@@ -419,13 +432,13 @@ static void test_moves(void **state)
 		.drop_percent = drop ? (unsigned)atoi(drop) : 1,
 		.commits = commits ? (unsigned)atoi(commits) : 60,
 		.via = -1,
-		.msmirror = getenv("MSOCK_TEST_MSMIRROR"),
+		.msmirror = msmirror_path(),
 		.seed = seed ? strtoull(seed, NULL, 10) : (uint64_t)time(NULL),
 	};
 
 	if (via)
 		s.via = !strcmp(via, "drain") ? 1 : !strcmp(via, "mirror") ? 2 : 0;
-	run_moves(&s, length ? atof(length) : 10);
+	run_moves(&s, length ? atof(length) : 6);
 }
 
 int main(void)

@@ -86,7 +86,7 @@ fn_fail:
 
 int MPIDI_CH3_VC_Init(MPIDI_VC_t *vc)
 {
-	vc->ch = (struct ch3m_vc){.state = CH3M_VC_IDLE};
+	vc->ch = (struct ch3m_vc){ .state = CH3M_VC_IDLE };
 	return MPI_SUCCESS;
 }
 

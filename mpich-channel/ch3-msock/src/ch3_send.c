@@ -12,7 +12,7 @@
 #include "handshake.h"
 #include "sendq.h"
 
-/* Bytes written, of a message that may overtake nothing; 0 if it must queue; -1 if the peer is lost. */
+/* Bytes written, of a message that may overtake nothing; 0 if it must queue; -1 if the VC has failed. */
 static ssize_t write_now(MPIDI_VC_t *vc, const struct iovec *iov, int count)
 {
 	ssize_t n;
@@ -24,11 +24,11 @@ static ssize_t write_now(MPIDI_VC_t *vc, const struct iovec *iov, int count)
 	do {
 		n = msock_writev(vc->ch.conn->sd, iov, count);
 	} while (n < 0 && errno == EINTR);
-	if (n < 0 && errno == EAGAIN)
-		return 0;
-	if (n < 0)
+	if (n >= 0)
+		return n;
+	if (errno != EAGAIN)
 		ch3m_conn_lost(vc->ch.conn);
-	return n;
+	return vc->ch.state == CH3M_VC_FAILED ? -1 : 0;
 }
 
 static size_t total_bytes(const struct iovec *iov, int count)
@@ -133,7 +133,7 @@ static int send_req(MPIDI_VC_t *vc, MPIR_Request *req, struct iovec *iov, int co
 
 int MPIDI_CH3_iStartMsg(MPIDI_VC_t *vc, void *pkt, intptr_t pkt_bytes, MPIR_Request **sreq_ptr)
 {
-	struct iovec iov = {pkt, sizeof(MPIDI_CH3_Pkt_t)};
+	struct iovec iov = { pkt, sizeof(MPIDI_CH3_Pkt_t) };
 
 	MPIR_Assert(pkt_bytes <= (intptr_t)sizeof(MPIDI_CH3_Pkt_t));
 	return start(vc, &iov, 1, sreq_ptr);
@@ -148,7 +148,7 @@ int MPIDI_CH3_iStartMsgv(MPIDI_VC_t *vc, struct iovec *iov, int count, MPIR_Requ
 
 int MPIDI_CH3_iSend(MPIDI_VC_t *vc, MPIR_Request *sreq, void *pkt, intptr_t pkt_bytes)
 {
-	struct iovec iov = {pkt, sizeof(MPIDI_CH3_Pkt_t)};
+	struct iovec iov = { pkt, sizeof(MPIDI_CH3_Pkt_t) };
 
 	MPIR_Assert(pkt_bytes <= (intptr_t)sizeof(MPIDI_CH3_Pkt_t));
 	return send_req(vc, sreq, &iov, 1);

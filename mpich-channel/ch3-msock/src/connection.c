@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 #include <msock.h>
+#include <time.h>
 
 #include "connection.h"
 #include "handshake.h"
@@ -12,27 +13,39 @@
  *               |          |
  *               +----------+-> REFUSING -> DEAD
  *
- * Every state may be followed by DEAD.
+ * Every state may be followed by DEAD; DIALING, ASKING and OPEN also by LOST.
  */
+enum { GRACE_MS = 2000, NS_PER_MS = 1000 * 1000 };
+
 #define TO(state) (1u << CH3M_CONN_##state)
 
 static const struct {
 	const char *name;
 	unsigned next;
 } states[CH3M_CONN_STATES] = {
-	[CH3M_CONN_DIALING] = {"DIALING", TO(ASKING) | TO(DEAD)},
-	[CH3M_CONN_ASKING] = {"ASKING", TO(OPEN) | TO(DEAD)},
-	[CH3M_CONN_GREETED] = {"GREETED", TO(PARKED) | TO(ANSWERED) | TO(REFUSING) | TO(DEAD)},
-	[CH3M_CONN_PARKED] = {"PARKED", TO(ANSWERED) | TO(REFUSING) | TO(DEAD)},
-	[CH3M_CONN_ANSWERED] = {"ANSWERED", TO(OPEN) | TO(DEAD)},
-	[CH3M_CONN_REFUSING] = {"REFUSING", TO(DEAD)},
-	[CH3M_CONN_OPEN] = {"OPEN", TO(CLOSING) | TO(DEAD)},
-	[CH3M_CONN_CLOSING] = {"CLOSING", TO(DEAD)},
-	[CH3M_CONN_DEAD] = {"DEAD", 0},
+	[CH3M_CONN_DIALING] = { "DIALING", TO(ASKING) | TO(LOST) | TO(DEAD) },
+	[CH3M_CONN_ASKING] = { "ASKING", TO(OPEN) | TO(LOST) | TO(DEAD) },
+	[CH3M_CONN_GREETED] = { "GREETED", TO(PARKED) | TO(ANSWERED) | TO(REFUSING) | TO(DEAD) },
+	[CH3M_CONN_PARKED] = { "PARKED", TO(ANSWERED) | TO(REFUSING) | TO(DEAD) },
+	[CH3M_CONN_ANSWERED] = { "ANSWERED", TO(OPEN) | TO(DEAD) },
+	[CH3M_CONN_REFUSING] = { "REFUSING", TO(DEAD) },
+	[CH3M_CONN_OPEN] = { "OPEN", TO(CLOSING) | TO(LOST) | TO(DEAD) },
+	[CH3M_CONN_CLOSING] = { "CLOSING", TO(DEAD) },
+	[CH3M_CONN_LOST] = { "LOST", TO(DEAD) },
+	[CH3M_CONN_DEAD] = { "DEAD", 0 },
 };
 
 static struct ch3m_conn *conns; /* not DEAD */
 static struct ch3m_conn *dead;  /* linked by next */
+static unsigned lost_count;     /* connections in state LOST */
+
+static uint64_t now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
 
 struct ch3m_conn *ch3m_conn_create(int sd, enum ch3m_conn_state first)
 {
@@ -60,6 +73,8 @@ void ch3m_conn_step(struct ch3m_conn *conn, enum ch3m_conn_state to)
 	MPL_DBG_MSG_FMT(MPIDI_CH3_DBG_CONNECT, TYPICAL,
 			(MPL_DBG_FDEST, "conn %p vc %p: %s -> %s", (void *)conn, (void *)conn->vc,
 			 states[conn->state].name, states[to].name));
+	lost_count += to == CH3M_CONN_LOST;
+	lost_count -= conn->state == CH3M_CONN_LOST;
 	conn->state = to;
 	if (to == CH3M_CONN_OPEN || to == CH3M_CONN_DEAD) {
 		MPL_free(conn->hs);
@@ -84,7 +99,8 @@ void ch3m_conn_close(struct ch3m_conn *conn)
 	if (vc && vc->ch.parked == conn)
 		vc->ch.parked = NULL;
 	conn->vc = NULL;
-	msock_close(conn->sd);
+	if (conn->sd >= 0)
+		msock_close(conn->sd);
 	conn->sd = -1;
 	if (conn->prev)
 		conn->prev->next = conn->next;
@@ -104,15 +120,62 @@ int ch3m_conn_lost(struct ch3m_conn *conn)
 
 	switch (conn->state) {
 	case CH3M_CONN_OPEN:
-		return ch3m_conn_fail_vc(vc);
+		return ch3m_conn_mourn(conn);
 	case CH3M_CONN_CLOSING:
 		ch3m_sendq_fail(vc);
 		return ch3m_conn_end_vc(vc);
+	case CH3M_CONN_LOST:
 	case CH3M_CONN_DEAD:
 		return MPI_SUCCESS;
 	default:
 		return ch3m_handshake_lost(conn);
 	}
+}
+
+int ch3m_conn_mourn(struct ch3m_conn *conn)
+{
+	MPIDI_VC_t *vc = conn->vc;
+
+	if (vc->pg != MPIDI_Process.my_pg)
+		return ch3m_conn_fail_vc(vc);
+	ch3m_conn_step(conn, CH3M_CONN_LOST);
+	msock_close(conn->sd);
+	conn->sd = -1;
+	conn->lost_ns = now_ns();
+	vc->ch.state = CH3M_VC_CONNECTING;
+	MPIDI_CH3_Progress_signal_completion(); /* a thread that sleeps for ever must sleep anew */
+	return MPI_SUCCESS;
+}
+
+/* The connection whose grace ends first, or NULL. */
+static struct ch3m_conn *first_lost(void)
+{
+	struct ch3m_conn *first = NULL;
+
+	for (struct ch3m_conn *conn = lost_count ? conns : NULL; conn; conn = conn->next)
+		if (conn->state == CH3M_CONN_LOST && (!first || conn->lost_ns < first->lost_ns))
+			first = conn;
+	return first;
+}
+
+int ch3m_conn_grace_ms(void)
+{
+	const struct ch3m_conn *conn = first_lost();
+	uint64_t passed_ms;
+
+	if (!conn)
+		return -1;
+	passed_ms = (now_ns() - conn->lost_ns) / NS_PER_MS;
+	return passed_ms < GRACE_MS ? GRACE_MS - (int)passed_ms : 0;
+}
+
+int ch3m_conn_end_grace(void)
+{
+	int mpi_errno = MPI_SUCCESS;
+
+	while (mpi_errno == MPI_SUCCESS && lost_count && ch3m_conn_grace_ms() == 0)
+		mpi_errno = ch3m_conn_fail_vc(first_lost()->vc);
+	return mpi_errno;
 }
 
 int ch3m_conn_error(const MPIDI_VC_t *vc)

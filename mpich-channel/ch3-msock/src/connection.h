@@ -16,6 +16,7 @@ enum ch3m_conn_state {
 	CH3M_CONN_REFUSING, /* callee: another answer is being written, then the end */
 	CH3M_CONN_OPEN,     /* carries packets */
 	CH3M_CONN_CLOSING,  /* ch3 is done with the VC; what is queued is still written, nothing is read */
+	CH3M_CONN_LOST,     /* the stream has broken; ch3 is told after a time of grace, see below */
 	CH3M_CONN_DEAD,     /* closed; the memory lives until no event can name it any more */
 	CH3M_CONN_STATES
 };
@@ -32,14 +33,15 @@ struct ch3m_handshake {
 struct ch3m_conn {
 	enum ch3m_conn_state state;
 	int sd;
-	unsigned want;              /* events that msock_want was given */
-	int is_port;                /* made for MPI_Comm_connect; the VC has no process group */
+	unsigned want; /* events that msock_want was given */
+	int is_port;   /* made for MPI_Comm_connect; the VC has no process group */
 	uint32_t port_tag;
-	unsigned pass;              /* of the look at what is parked that saw it last */
-	MPIDI_VC_t *vc;             /* borrowed; NULL while the callee does not know it */
-	MPIR_Request *rreq;         /* borrowed; receives the data that comes next */
-	struct ch3m_handshake *hs;  /* owned */
-	size_t part_bytes;          /* how much of a packet's header is in part */
+	unsigned pass;             /* of the look at what is parked that saw it last */
+	MPIDI_VC_t *vc;            /* borrowed; NULL while the callee does not know it */
+	MPIR_Request *rreq;        /* borrowed; receives the data that comes next */
+	struct ch3m_handshake *hs; /* owned */
+	uint64_t lost_ns;          /* LOST: since when */
+	size_t part_bytes;         /* how much of a packet's header is in part */
 	char part[sizeof(MPIDI_CH3_Pkt_t)];
 	struct ch3m_conn *prev, *next; /* all connections that are not DEAD */
 };
@@ -59,10 +61,22 @@ void ch3m_conn_close(struct ch3m_conn *conn);
 /* The stream has ended or broken without the close protocol. Returns an MPI error code. */
 int ch3m_conn_lost(struct ch3m_conn *conn);
 
+/*
+ * A peer of the own job that is lost has most likely died.  Then the process
+ * manager ends the job, with an exit status that tells what that peer died of.
+ * So that our own end in error does not come first, ch3 is told only when a
+ * time of grace is over; until then the connection is LOST and sends queue.
+ */
+int ch3m_conn_mourn(struct ch3m_conn *conn);
+
+/* Until the next grace ends: milliseconds, -1 if there is none. And: fail the VCs whose grace is over. */
+int ch3m_conn_grace_ms(void);
+int ch3m_conn_end_grace(void);
+
 /* The peer of vc is lost: all that is pending ends in error, ch3 is told. Returns an MPI error code. */
 int ch3m_conn_fail_vc(MPIDI_VC_t *vc);
 
-/* ch3 is done with vc and nothing is queued: close its connection. vc may be gone afterwards. Returns an MPI error code. */
+/* ch3 is done with vc, nothing is queued: close it. vc may be gone afterwards. Returns an MPI error code. */
 int ch3m_conn_end_vc(MPIDI_VC_t *vc);
 
 /* Any connection that is not DEAD, or NULL; and those in state PARKED. */

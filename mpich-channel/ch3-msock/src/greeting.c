@@ -5,7 +5,7 @@
 
 enum { VERSION = 1, PEER_FIXED_BYTES = 16, PORT_BYTES = 8, ANSWER_BYTES = 1 };
 
-static const unsigned char magic[4] = {'M', 'S', 'C', 'H'};
+static const unsigned char magic[4] = { 'M', 'S', 'C', 'H' };
 
 static void put16(unsigned char *p, uint32_t v)
 {
@@ -93,7 +93,8 @@ static int decode_peer(const unsigned char *body, size_t bytes, struct greeting 
 		return -1;
 	from = get16(body + 12);
 	to = get16(body + 14);
-	if (!from || !to || from > GREETING_PG_ID_MAX || to > GREETING_PG_ID_MAX || bytes != PEER_FIXED_BYTES + from + to)
+	if (!from || !to || from > GREETING_PG_ID_MAX || to > GREETING_PG_ID_MAX ||
+	    bytes != PEER_FIXED_BYTES + from + to)
 		return -1;
 	g->pkt_bytes = get32(body);
 	g->from_rank = get32(body + 4);

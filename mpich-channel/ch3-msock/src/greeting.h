@@ -38,11 +38,11 @@ enum greeting_verdict {
 
 struct greeting {
 	enum greeting_type type;
-	enum greeting_verdict verdict;   /* ANSWER */
-	uint32_t port_tag;               /* HELLO_PORT */
-	uint32_t pkt_bytes;              /* HELLO_*: size of a packet header at the caller */
-	uint32_t from_rank, to_rank;     /* HELLO_PEER: ranks in their process groups */
-	const char *from_pg, *to_pg;     /* HELLO_PEER: borrowed; after decoding they point into the message */
+	enum greeting_verdict verdict; /* ANSWER */
+	uint32_t port_tag;             /* HELLO_PORT */
+	uint32_t pkt_bytes;            /* HELLO_*: size of a packet header at the caller */
+	uint32_t from_rank, to_rank;   /* HELLO_PEER: ranks in their process groups */
+	const char *from_pg, *to_pg;   /* HELLO_PEER: borrowed; after decoding they point into the message */
 };
 
 /* Returns the number of bytes written into out (GREETING_MAX_BYTES of room), or 0 if the greeting is too long. */

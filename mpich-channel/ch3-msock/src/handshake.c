@@ -58,7 +58,7 @@ static int flush_out(struct ch3m_conn *conn)
 	struct ch3m_handshake *hs = conn->hs;
 
 	while (hs->out_done < hs->out_bytes) {
-		struct iovec iov = {hs->out + hs->out_done, hs->out_bytes - hs->out_done};
+		struct iovec iov = { hs->out + hs->out_done, hs->out_bytes - hs->out_done };
 		ssize_t n = msock_writev(conn->sd, &iov, 1);
 
 		if (n < 0 && errno == EINTR)
@@ -135,7 +135,7 @@ fn_fail:
 
 static int say_hello(struct ch3m_conn *conn)
 {
-	struct greeting g = {.pkt_bytes = sizeof(MPIDI_CH3_Pkt_t)};
+	struct greeting g = { .pkt_bytes = sizeof(MPIDI_CH3_Pkt_t) };
 
 	if (msock_error(conn->sd))
 		return ch3m_conn_lost(conn);
@@ -155,7 +155,7 @@ static int say_hello(struct ch3m_conn *conn)
 
 static int hear_answer(struct ch3m_conn *conn)
 {
-	static const struct greeting confirm = {.type = GREETING_CONFIRM};
+	static const struct greeting confirm = { .type = GREETING_CONFIRM };
 	struct greeting g;
 	int done = read_greeting(conn, &g);
 
@@ -229,7 +229,7 @@ int ch3m_handshake_event(struct ch3m_conn *conn, unsigned events)
 
 static int answer(struct ch3m_conn *conn, enum greeting_verdict verdict)
 {
-	struct greeting g = {.type = GREETING_ANSWER, .verdict = verdict};
+	struct greeting g = { .type = GREETING_ANSWER, .verdict = verdict };
 	int done;
 
 	ch3m_conn_step(conn, verdict == GREETING_WELCOME ? CH3M_CONN_ANSWERED : CH3M_CONN_REFUSING);
@@ -341,6 +341,7 @@ int ch3m_handshake_decide(struct ch3m_conn *conn)
 void ch3m_handshake_pg_added(void)
 {
 	pg_added = 1;
+	MPIDI_CH3_Progress_signal_completion(); /* a thread that sleeps must look at it */
 }
 
 int ch3m_handshake_decide_parked(void)
@@ -370,13 +371,13 @@ int ch3m_handshake_decide_parked(void)
 static int lost_call(struct ch3m_conn *conn)
 {
 	int mpi_errno;
-	int is_port = conn->is_port;
 
+	if (!conn->is_port)
+		return ch3m_conn_mourn(conn);
 	mpi_errno = ch3m_conn_fail_vc(conn->vc);
 	MPIR_ERR_CHECK(mpi_errno);
 	/* MPI_Comm_connect looks at no request: it learns of the failure from the progress engine. */
-	if (is_port)
-		MPIR_ERR_SETANDJUMP(mpi_errno, MPI_ERR_PORT, "**ch3|portclose");
+	MPIR_ERR_SETANDJUMP(mpi_errno, MPI_ERR_PORT, "**ch3|portclose");
 fn_fail:
 	return mpi_errno;
 }

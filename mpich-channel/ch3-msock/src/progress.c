@@ -17,9 +17,9 @@
 #include "spin.h"
 
 enum {
-	EVENTS_MAX = 32,      /* of one msock_wait */
-	HOT_READS_MAX = 8,    /* successful reads of the hot connection between two looks at all events */
-	HOT_LOOKS_MAX = 4,    /* looks at the hot connection alone, while a wait spins */
+	EVENTS_MAX = 32,    /* of one msock_wait */
+	HOT_READS_MAX = 16, /* successful reads of the hot connection between two looks at all events */
+	HOT_LOOKS_MAX = 4,  /* looks at the hot connection alone, while a wait spins */
 };
 
 volatile unsigned int MPIDI_CH3I_progress_completion_count = 0;
@@ -50,11 +50,23 @@ static int read_conn(struct ch3m_conn *conn, size_t *bytes)
 	return mpi_errno;
 }
 
+static int handle_open_event(struct ch3m_conn *conn, unsigned events)
+{
+	int mpi_errno = MPI_SUCCESS;
+	size_t bytes;
+
+	if (events & MSOCK_WRITE)
+		mpi_errno = ch3m_sendq_flush(conn->vc);
+	MPIR_ERR_CHECK(mpi_errno);
+	if (events & MSOCK_READ && conn->state == CH3M_CONN_OPEN)
+		mpi_errno = read_conn(conn, &bytes);
+fn_fail:
+	return mpi_errno;
+}
+
 static int handle_event(const struct msock_event *event)
 {
 	struct ch3m_conn *conn = event->user;
-	int mpi_errno = MPI_SUCCESS;
-	size_t bytes;
 
 	if (event->sd < 0) {
 		MPIDI_CH3_Progress_signal_completion();
@@ -62,15 +74,16 @@ static int handle_event(const struct msock_event *event)
 	}
 	if (event->user == ch3m_listener_user())
 		return ch3m_listener_event();
-	if (conn->state != CH3M_CONN_OPEN && conn->state != CH3M_CONN_CLOSING && conn->state != CH3M_CONN_DEAD)
+	switch (conn->state) {
+	case CH3M_CONN_OPEN:
+	case CH3M_CONN_CLOSING:
+		return handle_open_event(conn, event->events);
+	case CH3M_CONN_LOST:
+	case CH3M_CONN_DEAD: /* since msock_wait returned the event */
+		return MPI_SUCCESS;
+	default:
 		return ch3m_handshake_event(conn, event->events);
-	if (event->events & MSOCK_WRITE && conn->state != CH3M_CONN_DEAD)
-		mpi_errno = ch3m_sendq_flush(conn->vc);
-	MPIR_ERR_CHECK(mpi_errno);
-	if (event->events & MSOCK_READ && conn->state == CH3M_CONN_OPEN)
-		mpi_errno = read_conn(conn, &bytes);
-fn_fail:
-	return mpi_errno;
+	}
 }
 
 static int handle_events(const struct msock_event *events, int count)
@@ -80,8 +93,6 @@ static int handle_events(const struct msock_event *events, int count)
 	handling = TRUE;
 	for (int i = 0; i < count && mpi_errno == MPI_SUCCESS; i++)
 		mpi_errno = handle_event(&events[i]);
-	if (mpi_errno == MPI_SUCCESS)
-		mpi_errno = ch3m_handshake_decide_parked();
 	handling = FALSE;
 	return mpi_errno;
 }
@@ -108,7 +119,7 @@ static int read_hot(int *found)
 	return mpi_errno;
 }
 
-/* Look for events, without sleeping: at the hot connection first, and at all if thorough. *found: there was something. */
+/* Look for events without sleeping; only at the hot connection, if there is one, unless thorough. */
 static int look(int thorough, int *found)
 {
 	struct msock_event events[EVENTS_MAX];
@@ -117,6 +128,9 @@ static int look(int thorough, int *found)
 
 	*found = FALSE;
 	reap();
+	mpi_errno = ch3m_handshake_decide_parked();
+	if (mpi_errno)
+		return mpi_errno;
 	if (hot && hot_reads++ < HOT_READS_MAX) {
 		mpi_errno = read_hot(found);
 		if (mpi_errno || *found || !thorough)
@@ -125,7 +139,7 @@ static int look(int thorough, int *found)
 	hot_reads = 0;
 	count = msock_wait(events, EVENTS_MAX, 0);
 	if (count <= 0)
-		return MPI_SUCCESS;
+		return ch3m_conn_end_grace();
 	*found = TRUE;
 	return handle_events(events, count);
 }
@@ -135,6 +149,7 @@ static int sleep_and_handle(void)
 {
 	struct msock_event events[EVENTS_MAX];
 	int mpi_errno = MPI_SUCCESS;
+	int timeout_ms = ch3m_conn_grace_ms();
 	int count, error;
 
 	reap();
@@ -142,7 +157,7 @@ static int sleep_and_handle(void)
 	MPIDI_CH3I_progress_blocked = TRUE;
 	MPID_THREAD_CS_EXIT(GLOBAL, MPIR_THREAD_GLOBAL_ALLFUNC_MUTEX);
 #endif
-	count = msock_wait(events, EVENTS_MAX, -1);
+	count = msock_wait(events, EVENTS_MAX, timeout_ms);
 	error = errno;
 #ifdef MPICH_IS_THREADED
 	MPID_THREAD_CS_ENTER(GLOBAL, MPIR_THREAD_GLOBAL_ALLFUNC_MUTEX);
@@ -220,6 +235,8 @@ static int progress_wait(MPID_Progress_state *state)
 #endif
 		mpi_errno = look(spin.looks % HOT_LOOKS_MAX == HOT_LOOKS_MAX - 1, &found);
 		MPIR_ERR_CHECK(mpi_errno);
+		if (state->ch.completion_count != MPIDI_CH3I_progress_completion_count)
+			break;
 		if (found || (!MPIR_IS_THREADED && ch3m_spin_again(&spin)))
 			continue;
 		mpi_errno = sleep_and_handle();

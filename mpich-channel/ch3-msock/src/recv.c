@@ -25,7 +25,7 @@ int ch3m_recv_init(void)
 	return MPIDI_CH3_PktHandler_Init(handlers, MPIDI_CH3_PKT_END_CH3 + 1);
 }
 
-/* Move n bytes into what conn->rreq still wants, or over it if they are there already (src NULL). Returns the bytes used. */
+/* Move n bytes to where rreq still wants some; src NULL: they are there already. Returns the bytes used. */
 static size_t fill(MPIR_Request *rreq, const char *src, size_t n)
 {
 	size_t used = 0;
@@ -77,7 +77,8 @@ static int handle_packet(struct ch3m_conn *conn, char *header, char *data, size_
 
 	if ((uintptr_t)header % PKT_ALIGN)
 		pkt = memcpy(&copy, header, sizeof(copy));
-	MPIR_ERR_CHKANDJUMP((int)pkt->type < 0 || pkt->type >= MPIDI_CH3_PKT_END_CH3, mpi_errno, MPI_ERR_INTERN, "**fail");
+	MPIR_ERR_CHKANDJUMP((int)pkt->type < 0 || pkt->type >= MPIDI_CH3_PKT_END_CH3, mpi_errno, MPI_ERR_INTERN,
+			    "**fail");
 	mpi_errno = handlers[pkt->type](conn->vc, pkt, data, &used, &conn->rreq);
 	MPIR_ERR_CHECK(mpi_errno);
 	if (conn->rreq)

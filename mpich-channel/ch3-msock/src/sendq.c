@@ -79,7 +79,7 @@ static int consume(MPIR_Request *req, size_t *bytes)
 	return TRUE;
 }
 
-/* The head of the queue is written whole. It stays there while its handler runs, so that what that sends queues behind. */
+/* The head of the queue is written whole. It stays while its handler runs: what that sends queues behind. */
 static int complete_head(MPIDI_VC_t *vc)
 {
 	MPIR_Request *req = vc->ch.sendq_head;

@@ -14,11 +14,11 @@
  */
 enum {
 	SPIN_DEFAULT_US = 50,
-	GAP_NS = 500 * 1000,  /* a look takes about 1 us */
-	REST_MIN = 64,        /* waits without spinning after a gap; doubled by every gap that follows soon */
+	GAP_NS = 500 * 1000, /* a look takes about 1 us */
+	REST_MIN = 64,       /* waits without spinning after a gap; doubled by every gap that follows soon */
 	REST_MAX = 16 * 1024,
-	LOOKS_PER_CLOCK = 4,  /* the clock is read after so many looks */
-	PROBE_EVERY = 64,     /* a wait that spins although the ones before were long */
+	LOOKS_PER_CLOCK = 4, /* the clock is read after so many looks */
+	PROBE_EVERY = 64,    /* a wait that spins although the ones before were long */
 };
 
 static uint64_t max_ns;

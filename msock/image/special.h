@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT */
+/* special.h - descriptors that are more than a path: collected after all are listed, see files.c. */
+#ifndef MSOCK_IMAGE_SPECIAL_H
+#define MSOCK_IMAGE_SPECIAL_H
+
+#include "image/baggage.h"
+
+int special_collect(struct baggage *c, char why[IMAGE_WHY]);
+
+/* At the target: a descriptor, or -errno. */
+int special_pipe_open(struct baggage *c, struct baggage_file *f);
+int special_unlinked_open(struct baggage *c, struct baggage_file *f, int flags);
+
+/* When every number is in place: epoll sets are filled, helpers closed. */
+int special_finish(struct baggage *c, char why[IMAGE_WHY]);
+
+/* After the commit; ends the process if another one has got a lock meanwhile. */
+void special_locks_return(struct baggage *c);
+
+#endif
