@@ -24,7 +24,7 @@ struct client {
 
 static int dial(const char *dir, const char *job)
 {
-	struct sockaddr_un to = {.sun_family = AF_UNIX};
+	struct sockaddr_un to = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	if ((size_t)snprintf(to.sun_path, sizeof(to.sun_path), "%s/%s/coord.sock", dir, job) < sizeof(to.sun_path) &&
@@ -35,7 +35,8 @@ static int dial(const char *dir, const char *job)
 	return -1;
 }
 
-/* Look through the user's jobs for the one that is meant; directories that nobody serves are of jobs that have ended. */
+/* Look through the user's jobs for the one that is meant; directories that nobody serves are of jobs that have ended.
+ */
 static int search(struct client *c, const char *dir, const char *job, char *why, size_t size)
 {
 	DIR *list = opendir(dir);
@@ -63,7 +64,8 @@ static int search(struct client *c, const char *dir, const char *job, char *why,
 	if (live > 1)
 		snprintf(why, size, "several jobs of yours are running: name one with --job (see %s)", dir);
 	else if (job)
-		snprintf(why, size, "there is no job %s: it has ended, or MSOCK_RUNDIR is another one than mpiexec had", job);
+		snprintf(why, size, "there is no job %s: it has ended, or MSOCK_RUNDIR is another one than mpiexec had",
+			 job);
 	else
 		snprintf(why, size, "no job of yours is running (looked in %s)", dir);
 	return -1;
@@ -131,7 +133,7 @@ static long now_ms(void)
 
 static int read_all(struct client *c, void *dst, size_t size, long end_ms)
 {
-	struct pollfd p = {.fd = c->fd, .events = POLLIN};
+	struct pollfd p = { .fd = c->fd, .events = POLLIN };
 	size_t done = 0;
 
 	while (done < size) {

@@ -27,20 +27,20 @@ struct coord {
 	uint16_t port_low, port_high;
 	uint8_t secret[SEAL_SECRET];
 	char dir[4096];
-	int dir_records;        /* records.jsonl */
-	uint32_t ip;            /* as hosts are told; 127.0.0.1 if all are local */
+	int dir_records; /* records.jsonl */
+	uint32_t ip;     /* as hosts are told; 127.0.0.1 if all are local */
 	uint32_t listen_ip;
 	uint16_t port;
 	struct host_list hosts;
 	struct shell *master_shell;
-	struct link *master;    /* NULL: not up */
+	struct link *master; /* NULL: not up */
 	uint32_t master_ip;
 	uint16_t master_port;
 	struct rank_list ranks; /* by order of arrival */
 	uint32_t addresses;     /* virtual addresses given out */
 	struct move_list moves;
 	struct census_list censuses;
-	uint64_t requests;      /* numbers of pings and censuses */
+	uint64_t requests; /* numbers of pings and censuses */
 	bool ready, ending;
 };
 

@@ -40,8 +40,8 @@ struct host *host_find(struct coord *c, const char *name)
 	struct host *h;
 
 	TAILQ_FOREACH(h, &c->hosts, entry)
-		if (!strcmp(h->name, name))
-			return h;
+	if (!strcmp(h->name, name))
+		return h;
 	return NULL;
 }
 
@@ -49,7 +49,8 @@ void host_resolve_all(struct coord *c)
 {
 	struct host *h, *remote = NULL;
 
-	TAILQ_FOREACH(h, &c->hosts, entry) {
+	TAILQ_FOREACH(h, &c->hosts, entry)
+	{
 		if (!net_resolve(h->name, &h->ip))
 			coord_fail(c, "host %s: unknown name", h->name);
 		h->local = net_is_own(h->ip);
@@ -65,8 +66,8 @@ void host_resolve_all(struct coord *c)
 		coord_fail(c, "no address of this machine can be reached from %s", remote->name);
 	/* This machine under a loopback name among others: its outward address, which they can reach. */
 	TAILQ_FOREACH(h, &c->hosts, entry)
-		if (h->ip >> 24 == 127)
-			h->ip = c->ip;
+	if (h->ip >> 24 == 127)
+		h->ip = c->ip;
 }
 
 static void start_host(struct coord *c, struct host *h, char *path)
@@ -93,7 +94,7 @@ static void start_host(struct coord *c, struct host *h, char *path)
 void host_start_all(struct coord *c)
 {
 	char path[4096], master[4096];
-	char *argv[] = {master, NULL};
+	char *argv[] = { master, NULL };
 	struct host *h;
 
 	if (!helpers_find("msdaemon", path, sizeof(path)) || !helpers_find("msmaster", master, sizeof(master)))
@@ -102,7 +103,7 @@ void host_start_all(struct coord *c)
 	if (!c->master_shell || shell_start(c, c->master_shell, argv, c->listen_ip, false))
 		coord_fail(c, "cannot start msmaster: %s", strerror(errno));
 	TAILQ_FOREACH(h, &c->hosts, entry)
-		start_host(c, h, path);
+	start_host(c, h, path);
 }
 
 static void daemon_message(struct link *l, const Ms__Msg *msg, void *user)
@@ -162,7 +163,7 @@ static void daemon_down(struct link *l, const char *why, void *user)
 	host_lost(h, why);
 }
 
-static const struct link_ops daemon_ops = {.on_message = daemon_message, .on_down = daemon_down};
+static const struct link_ops daemon_ops = { .on_message = daemon_message, .on_down = daemon_down };
 
 static void master_message(struct link *l, const Ms__Msg *msg, void *user)
 {
@@ -186,7 +187,7 @@ static void master_down(struct link *l, const char *why, void *user)
 		log_say(LOG_ERROR, "the address server is lost: %s", why);
 }
 
-static const struct link_ops master_ops = {.on_message = master_message, .on_down = master_down};
+static const struct link_ops master_ops = { .on_message = master_message, .on_down = master_down };
 
 static void guest_message(struct link *l, const Ms__Msg *msg, void *user)
 {
@@ -227,7 +228,7 @@ static void guest_down(struct link *l, const char *why, void *user)
 	free(user);
 }
 
-static const struct link_ops guest_ops = {.on_message = guest_message, .on_down = guest_down};
+static const struct link_ops guest_ops = { .on_message = guest_message, .on_down = guest_down };
 
 static void accept_cb(evutil_socket_t fd, short what, void *arg)
 {
@@ -257,8 +258,8 @@ bool host_all_up(struct coord *c)
 	struct host *h;
 
 	TAILQ_FOREACH(h, &c->hosts, entry)
-		if (!h->link)
-			return false;
+	if (!h->link)
+		return false;
 	return true;
 }
 
@@ -269,7 +270,8 @@ void host_welcome_all(struct coord *c)
 
 	master.ip = c->master_ip;
 	master.port = c->master_port;
-	TAILQ_FOREACH(h, &c->hosts, entry) {
+	TAILQ_FOREACH(h, &c->hosts, entry)
+	{
 		Ms__Welcome w = MS__WELCOME__INIT;
 
 		w.job = c->job;
@@ -286,7 +288,7 @@ void host_send_all(struct coord *c, const Ms__Msg *msg)
 	struct host *h;
 
 	TAILQ_FOREACH(h, &c->hosts, entry)
-		link_send(h->link, msg);
+	link_send(h->link, msg);
 }
 
 Ms__Place host_place(const struct host *h)
@@ -312,7 +314,7 @@ static void grace_cb(evutil_socket_t fd, short what, void *arg)
 
 void host_reaped(struct coord *c, pid_t pid, int status)
 {
-	struct timeval grace = {HOST_GRACE_S, 0};
+	struct timeval grace = { HOST_GRACE_S, 0 };
 	struct host *h;
 
 	if (c->master_shell && pid == c->master_shell->pid) {
@@ -320,21 +322,23 @@ void host_reaped(struct coord *c, pid_t pid, int status)
 		if (!c->ready)
 			coord_fail(c, "msmaster ended with status %d", WEXITSTATUS(status));
 	}
-	TAILQ_FOREACH(h, &c->hosts, entry) {
+	TAILQ_FOREACH(h, &c->hosts, entry)
+	{
 		char why[SHELL_LINE + 128];
 		const char *words;
 
 		if (h->shell.pid != pid)
 			continue;
 		h->shell.pid = 0;
-		if (h->link && !h->c->ending) { /* its end tells more, if it comes: a host that was switched off says nothing */
+		if (h->link &&
+		    !h->c->ending) { /* its end tells more, if it comes: a host that was switched off says nothing */
 			h->grace = evtimer_new(c->base, grace_cb, h);
 			event_add(h->grace, &grace);
 			continue;
 		}
 		words = shell_last_words(&h->shell);
 		snprintf(why, sizeof(why), "its %s ended with status %d%s%s", h->local ? "msdaemon" : "remote shell",
-		         WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), *words ? ": " : "", words);
+			 WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), *words ? ": " : "", words);
 		host_lost(h, why);
 	}
 }

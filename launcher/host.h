@@ -11,7 +11,7 @@ struct host {
 	struct coord *c; /* borrowed */
 	char *name;
 	uint32_t ip;
-	bool local;        /* its daemon is our child, not a remote shell */
+	bool local; /* its daemon is our child, not a remote shell */
 	struct shell shell;
 	struct link *link; /* NULL: not up (yet, or any more) */
 	bool lost;

@@ -13,7 +13,7 @@
 #include "proto/helpers.h"
 #include "proto/log.h"
 
-static const char *const jobdir_files[] = {"coord.sock", "job.json", "records.jsonl"};
+static const char *const jobdir_files[] = { "coord.sock", "job.json", "records.jsonl" };
 
 /* The user's directory of jobs; it must be ours alone. */
 static int make_user_dir(const char *dir, char *why, size_t size)
@@ -61,9 +61,9 @@ int jobdir_write_job(struct coord *c)
 	int rc;
 
 	TAILQ_FOREACH(h, &c->hosts, entry)
-		json_array_append_new(hosts, json_string(h->name));
+	json_array_append_new(hosts, json_string(h->name));
 	job = json_pack("{s:s, s:i, s:i, s:o}", "job", c->job, "mpiexec", (int)getppid(), "coordinator", (int)getpid(),
-	                "hosts", hosts);
+			"hosts", hosts);
 	snprintf(path, sizeof(path), "%s/job.json", c->dir);
 	rc = job ? json_dump_file(job, path, JSON_COMPACT) : -1;
 	json_decref(job);

@@ -25,21 +25,21 @@ enum move_state {
 	MOVE_ABORTED,
 };
 
-static const char *const state_names[] = {"PINGED", "BEGUN", "COMMITTED", "RESUMED", "ABORTED"};
+static const char *const state_names[] = { "PINGED", "BEGUN", "COMMITTED", "RESUMED", "ABORTED" };
 
 struct move {
 	LIST_ENTRY(move) entry;
-	struct coord *c;       /* borrowed */
-	struct rank *rank;     /* borrowed */
+	struct coord *c;        /* borrowed */
+	struct rank *rank;      /* borrowed */
 	struct host *from, *to; /* borrowed */
-	struct link *tool;     /* borrowed; NULL: gone or told */
+	struct link *tool;      /* borrowed; NULL: gone or told */
 	enum move_state state;
 	uint64_t m, ping;
 	Ms__MoveRequest request; /* strings not used after BEGUN but fault */
 	char *fault;
 	struct timespec began;
 	struct event *timer;
-	Ms__MoveReport report;   /* strings are set when it is sent */
+	Ms__MoveReport report; /* strings are set when it is sent */
 	char tracking[16];
 	bool relinked, mirror, mirror_done;
 };
@@ -55,7 +55,7 @@ static double ms_since(const struct timespec *then)
 static void set_state(struct move *v, enum move_state state)
 {
 	log_say(LOG_DEBUG, "move %llu of rank %u.%u: %s -> %s", (unsigned long long)v->m, MS_MEMBER_WORLD(v->rank->id),
-	        MS_MEMBER_RANK(v->rank->id), state_names[v->state], state_names[state]);
+		MS_MEMBER_RANK(v->rank->id), state_names[v->state], state_names[state]);
 	v->state = state;
 }
 
@@ -107,8 +107,8 @@ static struct move *find(struct coord *c, uint32_t member, uint64_t m)
 	struct move *v;
 
 	LIST_FOREACH(v, &c->moves, entry)
-		if (v->rank->id == member && v->m == m)
-			return v;
+	if (v->rank->id == member && v->m == m)
+		return v;
 	return NULL;
 }
 
@@ -119,7 +119,7 @@ static json_t *make_record(const struct move *v, const Ms__WantCommit *w)
 
 	snprintf(member, sizeof(member), "%u.%u", MS_MEMBER_WORLD(v->rank->id), MS_MEMBER_RANK(v->rank->id));
 	record = json_pack("{s:s, s:s, s:I, s:s, s:s, s:s}", "job", v->c->job, "member", member, "m", (json_int_t)v->m,
-	                   "outcome", w ? "COMMITTED" : "ABORTED", "from", v->from->name, "to", v->to->name);
+			   "outcome", w ? "COMMITTED" : "ABORTED", "from", v->from->name, "to", v->to->name);
 	if (!w || !record)
 		return record;
 	streams = json_array();
@@ -127,7 +127,7 @@ static json_t *make_record(const struct move *v, const Ms__WantCommit *w)
 		const Ms__Leg *leg = w->image->legs[i];
 
 		json_array_append_new(streams, json_pack("[I, i, s]", (json_int_t)leg->stream, (int)leg->leg,
-		                                         leg->mirrored ? "mirrored" : "drained"));
+							 leg->mirrored ? "mirrored" : "drained"));
 	}
 	json_object_set_new(record, "image_sum", json_integer((json_int_t)w->image->sum));
 	json_object_set_new(record, "virtual_ip", json_integer(v->rank->virtual_ip));
@@ -234,7 +234,7 @@ static void begin(struct move *v)
 
 static void set_timer(struct move *v, uint32_t ms)
 {
-	struct timeval limit = {ms / 1000, (ms % 1000) * 1000};
+	struct timeval limit = { ms / 1000, (ms % 1000) * 1000 };
 
 	event_add(v->timer, &limit);
 }
@@ -244,8 +244,8 @@ void move_pong(struct host *h, uint64_t request)
 	struct move *v;
 
 	LIST_FOREACH(v, &h->c->moves, entry)
-		if (v->ping == request && v->to == h && v->state == MOVE_PINGED)
-			break;
+	if (v->ping == request && v->to == h && v->state == MOVE_PINGED)
+		break;
 	if (!v)
 		return;
 	set_timer(v, v->request.timeout_ms);
@@ -261,8 +261,8 @@ static void timer_cb(evutil_socket_t fd, short what, void *arg)
 		snprintf(text, sizeof(text), "host %s cannot be reached: no answer in %d s", v->to->name, MOVE_PING_S);
 		abort_move(v, text);
 	} else if (v->state == MOVE_BEGUN) {
-		snprintf(text, sizeof(text), "not done in %.1f s: given up, the rank stays on %s", v->request.timeout_ms / 1e3,
-		         v->from->name);
+		snprintf(text, sizeof(text), "not done in %.1f s: given up, the rank stays on %s",
+			 v->request.timeout_ms / 1e3, v->from->name);
 		abort_move(v, text);
 	} else { /* the rank is over there; the tool need not wait */
 		v->report.timed_out = true;
@@ -353,8 +353,8 @@ void move_tool_gone(struct coord *c, struct link *tool)
 	struct move *v;
 
 	LIST_FOREACH(v, &c->moves, entry)
-		if (v->tool == tool)
-			v->tool = NULL;
+	if (v->tool == tool)
+		v->tool = NULL;
 }
 
 void move_progress(struct coord *c, const Ms__Progress *p)
@@ -382,7 +382,7 @@ void move_progress(struct coord *c, const Ms__Progress *p)
 		v->mirror_done = true;
 		if (*p->error && !v->rank->ended)
 			log_say(LOG_ERROR, "mirror of rank %u.%u on %s: %s", MS_MEMBER_WORLD(v->rank->id),
-			        MS_MEMBER_RANK(v->rank->id), v->from->name, p->error);
+				MS_MEMBER_RANK(v->rank->id), v->from->name, p->error);
 		break;
 	default:
 		break;

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -35,14 +36,14 @@ static void note_end(struct coord *c, pid_t pid)
 	if (c->master_shell && c->master_shell->pid == pid)
 		c->master_shell->pid = 0;
 	TAILQ_FOREACH(h, &c->hosts, entry)
-		if (h->shell.pid == pid)
-			h->shell.pid = 0;
+	if (h->shell.pid == pid)
+		h->shell.pid = 0;
 }
 
 /* Wait until daemons, remote shells and master have ended; kill what is left. */
 static void end_children(struct coord *c)
 {
-	struct timespec pause = {0, 2000000};
+	struct timespec pause = { 0, 2000000 };
 	struct host *h;
 
 	for (int left = COORD_END_MS / 2; left > 0; left--) {
@@ -55,7 +56,8 @@ static void end_children(struct coord *c)
 		else
 			nanosleep(&pause, NULL);
 	}
-	TAILQ_FOREACH(h, &c->hosts, entry) {
+	TAILQ_FOREACH(h, &c->hosts, entry)
+	{
 		if (h->shell.pid <= 0)
 			continue;
 		log_say(LOG_INFO, "the daemon of %s does not end: killed", h->name);
@@ -75,7 +77,8 @@ void coord_end(struct coord *c, int code)
 	c->ending = true;
 	host_send_all(c, LINK_MSG(SHUTDOWN, shutdown, &bye));
 	link_send(c->master, LINK_MSG(SHUTDOWN, shutdown, &bye));
-	TAILQ_FOREACH(h, &c->hosts, entry) {
+	TAILQ_FOREACH(h, &c->hosts, entry)
+	{
 		link_flush(h->link, 100);
 		shell_close(&h->shell);
 	}
@@ -119,8 +122,8 @@ static void start_timeout(evutil_socket_t fd, short what, void *arg)
 	if (c->ready)
 		return;
 	TAILQ_FOREACH(h, &c->hosts, entry)
-		if (!h->link)
-			coord_fail(c, "host %s: no msdaemon came up in %d s", h->name, COORD_START_S);
+	if (!h->link)
+		coord_fail(c, "host %s: no msdaemon came up in %d s", h->name, COORD_START_S);
 	coord_fail(c, "the address server did not come up in %d s", COORD_START_S);
 }
 
@@ -205,9 +208,10 @@ static void on_event(struct coord *c, int fd_or_signal, short what, event_callba
 
 int main(void)
 {
-	static const int ignored[] = {SIGPIPE, SIGINT, SIGQUIT, SIGTSTP, SIGHUP};
-	static struct coord c = {.dir_records = -1};
-	struct timeval limit = {COORD_START_S, 0};
+	static const int ignored[] = { SIGPIPE, SIGINT, SIGQUIT, SIGTSTP, SIGHUP };
+	static struct coord c = { .dir_records = -1 };
+	struct timeval limit = { COORD_START_S, 0 };
+	struct rlimit files;
 	char why[512];
 
 	log_open("msrank-coord");
@@ -219,6 +223,10 @@ int main(void)
 	setsid();
 	for (size_t i = 0; i < sizeof(ignored) / sizeof(*ignored); i++)
 		signal(ignored[i], SIG_IGN);
+	if (!getrlimit(RLIMIT_NOFILE, &files)) { /* one descriptor for each rank, and some */
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
 	if (sodium_init() < 0)
 		return 1;
 	read_config(&c);

@@ -29,7 +29,8 @@ static const char usage[] =
 	"  --no-precopy     stop and copy\n"
 	"  --timeout S      give up after S seconds (default 60); after the commit: stop waiting, exit 2\n"
 	"  --json           one object a line for each rank\n"
-	"Exit 0: moved, and nothing is left on the old host. 1: the rank is where it was. 2: moved, streams still mirrored.\n";
+	"Exit 0: moved, and nothing is left on the old host. 1: the rank is where it was. 2: moved, streams still "
+	"mirrored.\n";
 
 struct wish {
 	const char *job, *host, *ranks;
@@ -45,11 +46,11 @@ static void print_json(const Ms__MoveReport *r)
 
 	snprintf(member, sizeof(member), "%u.%u", r->world, r->rank);
 	o = json_pack("{s:i, s:s, s:s, s:s, s:b, s:f, s:f, s:f, s:I, s:i, s:s, s:{s:i, s:i}, s:o, s:f, s:I}", "rank",
-	              (int)r->rank, "from", r->from, "to", r->to, "member", member, "committed", r->committed, "freeze_ms",
-	              r->freeze_ms, "stall_ms", r->stall_ms, "total_ms", r->total_ms, "image_bytes",
-	              (json_int_t)r->image_bytes, "rounds", (int)r->rounds, "tracking", r->tracking, "streams", "drained",
-	              (int)r->drained, "mirrored", (int)r->mirrored, "error", error, "mirror_ms", r->mirror_ms, "m",
-	              (json_int_t)r->m);
+		      (int)r->rank, "from", r->from, "to", r->to, "member", member, "committed", r->committed,
+		      "freeze_ms", r->freeze_ms, "stall_ms", r->stall_ms, "total_ms", r->total_ms, "image_bytes",
+		      (json_int_t)r->image_bytes, "rounds", (int)r->rounds, "tracking", r->tracking, "streams",
+		      "drained", (int)r->drained, "mirrored", (int)r->mirrored, "error", error, "mirror_ms",
+		      r->mirror_ms, "m", (json_int_t)r->m);
 	json_dumpf(o, stdout, JSON_COMPACT);
 	putchar('\n');
 	fflush(stdout);
@@ -61,19 +62,21 @@ static int print_report(const struct wish *w, const Ms__MoveReport *r)
 	if (w->json)
 		print_json(r);
 	if (!r->committed) {
-		fprintf(stderr, "msrank-move: rank %u.%u was not moved to %s: %s\n", r->world, r->rank, r->to, r->error);
+		fprintf(stderr, "msrank-move: rank %u.%u was not moved to %s: %s\n", r->world, r->rank, r->to,
+			r->error);
 		return EXIT_NOT_MOVED;
 	}
 	if (r->timed_out) {
 		fprintf(stderr, "msrank-move: rank %u.%u: committed, %u streams still mirrored\n", r->world, r->rank,
-		        r->mirrored);
+			r->mirrored);
 		return EXIT_STILL_MIRRORED;
 	}
 	if (!w->json)
-		printf("rank %u.%u: %s -> %s  freeze %.1f ms, stall %.1f ms, total %.1f ms, %.1f MB, streams: %u drained, "
+		printf("rank %u.%u: %s -> %s  freeze %.1f ms, stall %.1f ms, total %.1f ms, %.1f MB, streams: %u "
+		       "drained, "
 		       "%u mirrored\n",
-		       r->world, r->rank, r->from, r->to, r->freeze_ms, r->stall_ms, r->total_ms, (double)r->image_bytes / 1e6,
-		       r->drained, r->mirrored);
+		       r->world, r->rank, r->from, r->to, r->freeze_ms, r->stall_ms, r->total_ms,
+		       (double)r->image_bytes / 1e6, r->drained, r->mirrored);
 	return 0;
 }
 
@@ -85,8 +88,8 @@ static int move_one(struct client *c, struct wish *w, uint32_t member)
 	w->request.world = MS_MEMBER_WORLD(member);
 	w->request.rank = MS_MEMBER_RANK(member);
 	msg = client_send(c, LINK_MSG(MOVE_REQUEST, move_request, &w->request))
-	              ? NULL
-	              : client_receive(c, (int)w->request.timeout_ms + MOVE_GRACE_MS);
+		      ? NULL
+		      : client_receive(c, (int)w->request.timeout_ms + MOVE_GRACE_MS);
 	if (!msg || msg->body_case != MS__MSG__BODY_MOVE_REPORT) {
 		fprintf(stderr, "msrank-move: job %s has ended\n", client_job(c));
 		rc = EXIT_NOT_MOVED;
@@ -100,7 +103,9 @@ static int move_one(struct client *c, struct wish *w, uint32_t member)
 
 static int take_via(const char *text)
 {
-	static const char *const names[] = {[MS_VIA_AUTO] = "auto", [MS_VIA_DRAIN] = "drain", [MS_VIA_MIRROR] = "mirror"};
+	static const char *const names[] = {
+		[MS_VIA_AUTO] = "auto", [MS_VIA_DRAIN] = "drain", [MS_VIA_MIRROR] = "mirror"
+	};
 
 	for (int i = 0; i < 3; i++)
 		if (!strcmp(text, names[i]))
@@ -111,27 +116,46 @@ static int take_via(const char *text)
 static bool take_options(int argc, char **argv, struct wish *w)
 {
 	static const struct option options[] = {
-		{"job", required_argument, NULL, 'b'},     {"via", required_argument, NULL, 'v'},
-		{"no-precopy", no_argument, NULL, 'n'},    {"timeout", required_argument, NULL, 't'},
-		{"json", no_argument, NULL, 'j'},          {"help", no_argument, NULL, 'h'},
-		{"evacuate", required_argument, NULL, 'e'},
-		{"fault", required_argument, NULL, 'f'},   {"drain-ms", required_argument, NULL, 'd'},
-		{NULL, 0, NULL, 0}};
+		{ "job", required_argument, NULL, 'b' },      { "via", required_argument, NULL, 'v' },
+		{ "no-precopy", no_argument, NULL, 'n' },     { "timeout", required_argument, NULL, 't' },
+		{ "json", no_argument, NULL, 'j' },           { "help", no_argument, NULL, 'h' },
+		{ "evacuate", required_argument, NULL, 'e' }, { "fault", required_argument, NULL, 'f' },
+		{ "drain-ms", required_argument, NULL, 'd' }, { NULL, 0, NULL, 0 }
+	};
 	double seconds = MOVE_DEFAULT_S;
 	int opt, via = MS_VIA_AUTO;
 
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (opt) {
-		case 'b': w->job = optarg; break;
-		case 'v': via = take_via(optarg); break;
-		case 'n': w->request.no_precopy = 1; break;
-		case 't': seconds = atof(optarg); break;
-		case 'j': w->json = true; break;
-		case 'e': w->evacuate = optarg; break;
-		case 'f': w->request.fault = optarg; break;
-		case 'd': w->request.drain_ms = (uint32_t)atoi(optarg); break;
-		case 'h': fputs(usage, stdout); exit(0);
-		default: return false;
+		case 'b':
+			w->job = optarg;
+			break;
+		case 'v':
+			via = take_via(optarg);
+			break;
+		case 'n':
+			w->request.no_precopy = 1;
+			break;
+		case 't':
+			seconds = atof(optarg);
+			break;
+		case 'j':
+			w->json = true;
+			break;
+		case 'e':
+			w->evacuate = optarg;
+			break;
+		case 'f':
+			w->request.fault = optarg;
+			break;
+		case 'd':
+			w->request.drain_ms = (uint32_t)atoi(optarg);
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			exit(0);
+		default:
+			return false;
 		}
 	}
 	if (argc - optind != (w->evacuate ? 0 : 2) || via < 0 || seconds <= 0 || seconds > 1e6)
@@ -171,7 +195,8 @@ static Ms__HostState *roomiest(const Ms__PsReply *p, const char *leave)
 	Ms__HostState *best = NULL;
 
 	for (size_t i = 0; i < p->n_hosts; i++)
-		if (p->hosts[i]->up && strcmp(p->hosts[i]->name, leave) && (!best || p->hosts[i]->mirrors < best->mirrors))
+		if (p->hosts[i]->up && strcmp(p->hosts[i]->name, leave) &&
+		    (!best || p->hosts[i]->mirrors < best->mirrors))
 			best = p->hosts[i];
 	return best;
 }
@@ -181,7 +206,8 @@ static void count_ranks(Ms__PsReply *p)
 	for (size_t i = 0; i < p->n_hosts; i++) {
 		p->hosts[i]->mirrors = 0;
 		for (size_t k = 0; k < p->n_ranks; k++)
-			p->hosts[i]->mirrors += !strcmp(p->ranks[k]->host, p->hosts[i]->name) && strcmp(p->ranks[k]->state, "ended");
+			p->hosts[i]->mirrors +=
+				!strcmp(p->ranks[k]->host, p->hosts[i]->name) && strcmp(p->ranks[k]->state, "ended");
 	}
 }
 
@@ -199,7 +225,9 @@ static int evacuate(struct client *c, struct wish *w)
 		known |= !strcmp(p->hosts[i]->name, w->evacuate);
 	if (!known || !roomiest(p, w->evacuate)) {
 		fprintf(stderr, "msrank-move: host %s %s\n", w->evacuate,
-		        !p ? "cannot be vacated: the job has ended" : known ? "is the only one that is up" : "is not one of the job's hosts");
+			!p      ? "cannot be vacated: the job has ended"
+			: known ? "is the only one that is up"
+				: "is not one of the job's hosts");
 		rc = EXIT_NOT_MOVED;
 		p = NULL;
 	}
@@ -221,7 +249,7 @@ static int evacuate(struct client *c, struct wish *w)
 
 int main(int argc, char **argv)
 {
-	struct wish w = {.request = MS__MOVE_REQUEST__INIT};
+	struct wish w = { .request = MS__MOVE_REQUEST__INIT };
 	struct client *c;
 	char why[4096];
 	int rc;

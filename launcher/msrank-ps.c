@@ -39,14 +39,14 @@ static void print_json(const Ms__PsReply *p)
 
 		snprintf(member, sizeof(member), "%u.%u", MS_MEMBER_WORLD(r->member), MS_MEMBER_RANK(r->member));
 		json_array_append_new(ranks, json_pack("{s:i, s:s, s:s, s:i, s:s, s:f, s:I, s:i, s:i}", "rank",
-		                                       (int)MS_MEMBER_RANK(r->member), "member", member, "host", r->host, "pid",
-		                                       r->pid, "state", r->state, "cpu_s", r->cpu_s, "rss_bytes",
-		                                       (json_int_t)r->rss_bytes, "streams", (int)r->streams, "moves",
-		                                       (int)r->moves));
+						       (int)MS_MEMBER_RANK(r->member), "member", member, "host",
+						       r->host, "pid", r->pid, "state", r->state, "cpu_s", r->cpu_s,
+						       "rss_bytes", (json_int_t)r->rss_bytes, "streams",
+						       (int)r->streams, "moves", (int)r->moves));
 	}
 	for (size_t i = 0; i < p->n_hosts; i++)
-		json_array_append_new(hosts, json_pack("{s:s, s:b, s:i}", "host", p->hosts[i]->name, "up", p->hosts[i]->up,
-		                                       "mirrors", (int)p->hosts[i]->mirrors));
+		json_array_append_new(hosts, json_pack("{s:s, s:b, s:i}", "host", p->hosts[i]->name, "up",
+						       p->hosts[i]->up, "mirrors", (int)p->hosts[i]->mirrors));
 	all = json_pack("{s:s, s:o, s:o}", "job", p->job, "ranks", ranks, "hosts", hosts);
 	json_dumpf(all, stdout, JSON_COMPACT);
 	putchar('\n');
@@ -57,8 +57,8 @@ static void print_table(const Ms__PsReply *p)
 {
 	char member[32];
 
-	printf("%-8s %-20s %8s %-8s %9s %10s %8s %6s\n", "RANK", "HOST", "PID", "STATE", "CPU s", "MEMORY MB", "STREAMS",
-	       "MOVES");
+	printf("%-8s %-20s %8s %-8s %9s %10s %8s %6s\n", "RANK", "HOST", "PID", "STATE", "CPU s", "MEMORY MB",
+	       "STREAMS", "MOVES");
 	for (size_t i = 0; i < p->n_ranks; i++) {
 		const Ms__Rank *r = p->ranks[i];
 
@@ -70,8 +70,9 @@ static void print_table(const Ms__PsReply *p)
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {
-		{"json", no_argument, NULL, 'j'}, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	static const struct option options[] = { { "json", no_argument, NULL, 'j' },
+						 { "help", no_argument, NULL, 'h' },
+						 { NULL, 0, NULL, 0 } };
 	Ms__PsRequest ask = MS__PS_REQUEST__INIT;
 	int opt, json = 0;
 	char why[4096];

@@ -34,13 +34,13 @@ extern char **environ;
 
 enum { STUB_PMI = 3, STUB_LOST = 255, STUB_SIGNALS = 16 };
 
-static const int forwarded[] = {SIGHUP,  SIGINT,  SIGQUIT, SIGUSR1, SIGUSR2, SIGTERM, SIGCONT,
-                                SIGTSTP, SIGALRM, SIGWINCH, SIGURG, SIGXCPU};
+static const int forwarded[] = { SIGHUP,  SIGINT,  SIGQUIT, SIGUSR1,  SIGUSR2, SIGTERM,
+				 SIGCONT, SIGTSTP, SIGALRM, SIGWINCH, SIGURG,  SIGXCPU };
 
 struct stub_channel {
 	struct stub *stub; /* borrowed */
 	unsigned number;
-	int from, to;      /* descriptors that are read from and written to, or -1 */
+	int from, to; /* descriptors that are read from and written to, or -1 */
 	struct channel_out out;
 	struct channel_in in;
 	struct event *readable, *writable;
@@ -83,7 +83,8 @@ static void channel_read(evutil_socket_t fd, short what, void *arg)
 	channel_listen(c);
 }
 
-/* Never blocks: a pipe that polls writable takes PIPE_BUF bytes. Its flags are shared with others and stay as they are. */
+/* Never blocks: a pipe that polls writable takes PIPE_BUF bytes. Its flags are shared with others and stay as they are.
+ */
 static void channel_write(evutil_socket_t fd, short what, void *arg)
 {
 	struct stub_channel *c = arg;
@@ -165,7 +166,7 @@ static void on_down(struct link *l, const char *why, void *user)
 	event_base_loopbreak(s->base);
 }
 
-static const struct link_ops stub_ops = {.on_message = on_message, .on_down = on_down};
+static const struct link_ops stub_ops = { .on_message = on_message, .on_down = on_down };
 
 static void on_signal(evutil_socket_t signo, short what, void *arg)
 {
@@ -179,7 +180,7 @@ static void on_signal(evutil_socket_t signo, short what, void *arg)
 
 static int dial(const char *dir)
 {
-	struct sockaddr_un to = {.sun_family = AF_UNIX};
+	struct sockaddr_un to = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	if ((size_t)snprintf(to.sun_path, sizeof(to.sun_path), "%s/coord.sock", dir) >= sizeof(to.sun_path))
@@ -242,9 +243,9 @@ static void stub_spawn(struct stub *s, const char *host, char **argv, int pmi)
 	spawn.pmi_fd = pmi;
 	spawn.ignored = s->ignored;
 	if (!sched_getaffinity(0, sizeof(cpus), &cpus))
-		spawn.cpus = (ProtobufCBinaryData){sizeof(cpus), (uint8_t *)&cpus};
+		spawn.cpus = (ProtobufCBinaryData){ sizeof(cpus), (uint8_t *)&cpus };
 	for (int i = 0; i < RLIM_NLIMITS; i++) {
-		struct rlimit r = {RLIM_INFINITY, RLIM_INFINITY};
+		struct rlimit r = { RLIM_INFINITY, RLIM_INFINITY };
 
 		getrlimit(i, &r);
 		limits[2 * i] = r.rlim_cur;
@@ -277,7 +278,7 @@ static void flush_all(struct stub *s)
 {
 	for (unsigned i = 1; i < MS_CHANNELS; i++) {
 		struct stub_channel *c = &s->channel[i];
-		struct pollfd p = {.fd = c->to, .events = POLLOUT};
+		struct pollfd p = { .fd = c->to, .events = POLLOUT };
 
 		while (c->to >= 0 && evbuffer_get_length(c->in.bytes) > 0 && poll(&p, 1, 10000) > 0) {
 			uint8_t buf[PIPE_BUF];
@@ -294,7 +295,7 @@ static void flush_all(struct stub *s)
 static int end_as(int status)
 {
 	if (WIFSIGNALED(status)) {
-		struct rlimit none = {0, 0};
+		struct rlimit none = { 0, 0 };
 		int signo = WTERMSIG(status);
 		sigset_t set;
 
@@ -334,12 +335,12 @@ static struct event_base *base_create(void)
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {{"host", required_argument, NULL, 'h'},
-	                                        {"world", required_argument, NULL, 'w'},
-	                                        {"stdin", required_argument, NULL, 'i'},
-	                                        {NULL, 0, NULL, 0}};
+	static const struct option options[] = { { "host", required_argument, NULL, 'h' },
+						 { "world", required_argument, NULL, 'w' },
+						 { "stdin", required_argument, NULL, 'i' },
+						 { NULL, 0, NULL, 0 } };
 	const char *host = getenv("MSOCK_HOST"), *dir = getenv("MSOCK_JOBDIR"), *rank = getenv("PMI_RANK");
-	struct stub s = {0};
+	struct stub s = { 0 };
 	unsigned world = 0;
 	int opt, pmi;
 
@@ -355,7 +356,8 @@ int main(int argc, char **argv)
 			return STUB_LOST;
 	}
 	if (optind >= argc || !dir)
-		log_die("%s", dir ? "no program given" : "MSOCK_JOBDIR is not set: only mpiexec -launcher msock starts me");
+		log_die("%s",
+			dir ? "no program given" : "MSOCK_JOBDIR is not set: only mpiexec -launcher msock starts me");
 	s.ignored = ignored_signals();
 	signal(SIGPIPE, SIG_IGN);
 	pmi = pmi_fd();

@@ -27,8 +27,8 @@ struct rank *rank_find(struct coord *c, uint32_t id)
 	struct rank *r;
 
 	TAILQ_FOREACH(r, &c->ranks, entry)
-		if (r->id == id)
-			return r;
+	if (r->id == id)
+		return r;
 	return NULL;
 }
 
@@ -84,7 +84,8 @@ static void stub_spawn(struct stub *s, struct link *l, Ms__Spawn *spawn)
 		return;
 	}
 	if (!h || !h->link) {
-		snprintf(text, sizeof(text), "host %.300s %s", spawn->host, h ? "is lost" : "is not one of the job's hosts");
+		snprintf(text, sizeof(text), "host %.300s %s", spawn->host,
+			 h ? "is lost" : "is not one of the job's hosts");
 		stub_exit(l, spawn->member, text);
 		return;
 	}
@@ -116,7 +117,7 @@ static void stub_message(struct link *l, const Ms__Msg *msg, void *user)
 	if (msg->body_case == MS__MSG__BODY_SIGNAL)
 		stub_signal(s->rank, msg->signal->signo);
 	else if ((msg->body_case == MS__MSG__BODY_DATA && msg->data->member == s->rank->id) ||
-	         (msg->body_case == MS__MSG__BODY_ACK && msg->ack->member == s->rank->id))
+		 (msg->body_case == MS__MSG__BODY_ACK && msg->ack->member == s->rank->id))
 		to_daemon(s->rank, msg);
 }
 
@@ -135,7 +136,7 @@ static void stub_down(struct link *l, const char *why, void *user)
 	free(s);
 }
 
-static const struct link_ops stub_ops = {.on_message = stub_message, .on_down = stub_down};
+static const struct link_ops stub_ops = { .on_message = stub_message, .on_down = stub_down };
 
 void rank_stub_hello(struct coord *c, struct link *l)
 {
@@ -170,7 +171,7 @@ static void answer(struct rank *r, const struct question *q)
 	s.ip = r->ip;
 	s.port = r->port;
 	s.m = r->decided;
-	s.cookie = (ProtobufCBinaryData){sizeof(r->cookie), r->cookie};
+	s.cookie = (ProtobufCBinaryData){ sizeof(r->cookie), r->cookie };
 	f.entry = &s;
 	link_send(r->c->master, LINK_MSG(FOUND, found, &f));
 }
@@ -193,7 +194,7 @@ static void ask(struct rank *r, uint64_t request)
 
 	if (!q)
 		log_die("out of memory");
-	*q = (struct question){.next = r->questions, .request = request};
+	*q = (struct question){ .next = r->questions, .request = request };
 	r->questions = q;
 	if (!r->move || r->decided == r->m)
 		answer_all(r);
@@ -209,7 +210,7 @@ void rank_where(struct host *h, const Ms__Where *w)
 	 * what must wait (a drain needs the peers' answers); the record is written before that daemon says NOT_HERE.
 	 */
 	if (r) {
-		answer(r, &(struct question){.asker = h});
+		answer(r, &(struct question){ .asker = h });
 		return;
 	}
 	none.member = w->member;
@@ -222,7 +223,8 @@ void rank_lookup(struct coord *c, const Ms__Lookup *l)
 	Ms__Found none = MS__FOUND__INIT;
 	struct rank *r;
 
-	TAILQ_FOREACH(r, &c->ranks, entry) {
+	TAILQ_FOREACH(r, &c->ranks, entry)
+	{
 		if (r->virtual_ip == l->virtual_ip) {
 			ask(r, l->request);
 			return;
@@ -265,12 +267,23 @@ void rank_from_daemon(struct host *h, const Ms__Msg *msg)
 	struct rank *r;
 
 	switch (msg->body_case) {
-	case MS__MSG__BODY_SPAWNED: id = msg->spawned->member; break;
-	case MS__MSG__BODY_JOINED: id = msg->joined->member; break;
-	case MS__MSG__BODY_DATA: id = msg->data->member; break;
-	case MS__MSG__BODY_ACK: id = msg->ack->member; break;
-	case MS__MSG__BODY_EXIT: id = msg->exit->member; break;
-	default: break;
+	case MS__MSG__BODY_SPAWNED:
+		id = msg->spawned->member;
+		break;
+	case MS__MSG__BODY_JOINED:
+		id = msg->joined->member;
+		break;
+	case MS__MSG__BODY_DATA:
+		id = msg->data->member;
+		break;
+	case MS__MSG__BODY_ACK:
+		id = msg->ack->member;
+		break;
+	case MS__MSG__BODY_EXIT:
+		id = msg->exit->member;
+		break;
+	default:
+		break;
 	}
 	r = rank_find(h->c, id);
 	if (!r || r->ended)
@@ -334,7 +347,8 @@ void rank_host_lost(struct host *h, const char *why)
 	char text[512], id[24];
 	struct rank *r;
 
-	TAILQ_FOREACH(r, &h->c->ranks, entry) {
+	TAILQ_FOREACH(r, &h->c->ranks, entry)
+	{
 		if (r->host != h || r->ended)
 			continue;
 		snprintf(id, sizeof(id), "%u.%u", MS_MEMBER_WORLD(r->id), MS_MEMBER_RANK(r->id));

@@ -8,25 +8,25 @@
 
 struct rank {
 	TAILQ_ENTRY(rank) entry;
-	struct coord *c;      /* borrowed */
+	struct coord *c; /* borrowed */
 	uint32_t id;
-	struct host *host;    /* borrowed: the place by the last record */
-	struct link *stub;    /* NULL: gone */
+	struct host *host; /* borrowed: the place by the last record */
+	struct link *stub; /* NULL: gone */
 	uint32_t virtual_ip;
 	int32_t pid;
-	bool joined;          /* it called msock_init */
+	bool joined; /* it called msock_init */
 	bool ended;
-	bool doomed;          /* its stub is gone: it is to be killed wherever it is */
+	bool doomed; /* its stub is gone: it is to be killed wherever it is */
 	int32_t status;
-	uint64_t m;           /* last number given out */
-	uint64_t decided;     /* last number with a record */
-	bool *outcomes;       /* by number: COMMITTED? */
-	uint32_t moves;       /* committed ones */
-	struct move *move;    /* not yet resumed; NULL: none */
-	uint64_t signals;     /* that came while it moved; bit n-1 */
-	uint16_t port;        /* data port; 0: it has no listener */
+	uint64_t m;        /* last number given out */
+	uint64_t decided;  /* last number with a record */
+	bool *outcomes;    /* by number: COMMITTED? */
+	uint32_t moves;    /* committed ones */
+	struct move *move; /* not yet resumed; NULL: none */
+	uint64_t signals;  /* that came while it moved; bit n-1 */
+	uint16_t port;     /* data port; 0: it has no listener */
 	uint8_t cookie[MS_TOKEN];
-	uint32_t ip;          /* real address of the listener */
+	uint32_t ip;                /* real address of the listener */
 	struct question *questions; /* that wait for the move's record */
 };
 

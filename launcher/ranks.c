@@ -54,7 +54,7 @@ static bool item(const char **at, struct ranks *out)
 
 int ranks_parse(const char *text, struct ranks *out)
 {
-	*out = (struct ranks){NULL, 0};
+	*out = (struct ranks){ NULL, 0 };
 	for (;;) {
 		if (!item(&text, out) || (*text && *text != ',')) {
 			ranks_clear(out);
@@ -69,5 +69,5 @@ int ranks_parse(const char *text, struct ranks *out)
 void ranks_clear(struct ranks *r)
 {
 	free(r->members);
-	*r = (struct ranks){NULL, 0};
+	*r = (struct ranks){ NULL, 0 };
 }

@@ -13,8 +13,8 @@
 #include "proto/log.h"
 #include "proto/net.h"
 
-static const char *const passed_env[] = {"MSOCK_HELPERDIR", "MSOCK_LIBDIR", "MSOCK_DEBUG", "MSOCK_FAULT"};
-static const char *const own_names[] = {"msdaemon", "msmirror", "msrestore", "msock"};
+static const char *const passed_env[] = { "MSOCK_HELPERDIR", "MSOCK_LIBDIR", "MSOCK_DEBUG", "MSOCK_FAULT" };
+static const char *const own_names[] = { "msdaemon", "msmirror", "msrestore", "msock" };
 
 static void tell_start(struct coord *c, int fd, uint32_t ip)
 {
@@ -24,7 +24,8 @@ static void tell_start(struct coord *c, int fd, uint32_t ip)
 	if (!f)
 		return;
 	sodium_bin2hex(hex, sizeof(hex), c->secret, sizeof(c->secret));
-	fprintf(f, "secret %s\ncoordinator %s %u\nip %s\n", hex, net_text(c->ip, own), (unsigned)c->port, net_text(ip, its));
+	fprintf(f, "secret %s\ncoordinator %s %u\nip %s\n", hex, net_text(c->ip, own), (unsigned)c->port,
+		net_text(ip, its));
 	for (size_t i = 0; i < sizeof(passed_env) / sizeof(*passed_env); i++)
 		if (getenv(passed_env[i]))
 			fprintf(f, "env %s=%s\n", passed_env[i], getenv(passed_env[i]));
@@ -98,9 +99,9 @@ static void child(char *const argv[], int in, int err)
 
 int shell_start(struct coord *c, struct shell *s, char *const argv[], uint32_t ip, bool remote)
 {
-	int in[2] = {-1, -1}, err[2] = {-1, -1};
+	int in[2] = { -1, -1 }, err[2] = { -1, -1 };
 
-	*s = (struct shell){.stdin_fd = -1, .err_fd = -1};
+	*s = (struct shell){ .stdin_fd = -1, .err_fd = -1 };
 	if (pipe2(in, O_CLOEXEC) || (remote && pipe2(err, O_CLOEXEC)))
 		return -1;
 	s->pid = fork();

@@ -17,12 +17,12 @@ enum { TOOL_CENSUS_MS = 500 };
 
 struct census { /* a msrank-ps that waits for the daemons' figures */
 	LIST_ENTRY(census) entry;
-	struct coord *c;    /* borrowed */
-	struct link *tool;  /* borrowed; NULL: gone */
+	struct coord *c;   /* borrowed */
+	struct link *tool; /* borrowed; NULL: gone */
 	uint64_t request;
-	unsigned awaited;   /* daemons */
+	unsigned awaited; /* daemons */
 	struct event *timer;
-	Ms__Rank *ranks;    /* one for each rank of the job, in their order */
+	Ms__Rank *ranks; /* one for each rank of the job, in their order */
 	size_t count;
 	Ms__HostState *hosts;
 	size_t host_count;
@@ -68,15 +68,16 @@ static void census_fill(struct census *s)
 	struct host *h;
 
 	TAILQ_FOREACH(r, &s->c->ranks, entry)
-		s->count++;
+	s->count++;
 	TAILQ_FOREACH(h, &s->c->hosts, entry)
-		s->host_count++;
+	s->host_count++;
 	s->ranks = calloc(s->count + 1, sizeof(*s->ranks));
 	s->hosts = calloc(s->host_count + 1, sizeof(*s->hosts));
 	if (!s->ranks || !s->hosts)
 		log_die("out of memory");
 	s->count = s->host_count = 0;
-	TAILQ_FOREACH(r, &s->c->ranks, entry) {
+	TAILQ_FOREACH(r, &s->c->ranks, entry)
+	{
 		Ms__Rank *e = &s->ranks[s->count++];
 
 		ms__rank__init(e);
@@ -86,7 +87,8 @@ static void census_fill(struct census *s)
 		e->state = (char *)(r->ended ? "ended" : r->move ? "moving" : "running");
 		e->moves = r->moves;
 	}
-	TAILQ_FOREACH(h, &s->c->hosts, entry) {
+	TAILQ_FOREACH(h, &s->c->hosts, entry)
+	{
 		Ms__HostState *e = &s->hosts[s->host_count++];
 
 		ms__host_state__init(e);
@@ -98,7 +100,7 @@ static void census_fill(struct census *s)
 
 static void census_begin(struct coord *c, struct link *tool)
 {
-	struct timeval limit = {0, TOOL_CENSUS_MS * 1000};
+	struct timeval limit = { 0, TOOL_CENSUS_MS * 1000 };
 	struct census *s = calloc(1, sizeof(*s));
 	Ms__Stats ask = MS__STATS__INIT;
 	struct host *h;
@@ -112,7 +114,8 @@ static void census_begin(struct coord *c, struct link *tool)
 	LIST_INSERT_HEAD(&c->censuses, s, entry);
 	census_fill(s);
 	event_add(s->timer, &limit);
-	TAILQ_FOREACH(h, &c->hosts, entry) {
+	TAILQ_FOREACH(h, &c->hosts, entry)
+	{
 		if (!h->link)
 			continue;
 		s->awaited++;
@@ -127,8 +130,8 @@ void tool_stats(struct host *h, const Ms__Stats *told)
 	struct census *s;
 
 	LIST_FOREACH(s, &h->c->censuses, entry)
-		if (s->request == told->request)
-			break;
+	if (s->request == told->request)
+		break;
 	if (!s)
 		return;
 	for (size_t i = 0; i < told->n_ranks; i++) {
@@ -185,12 +188,12 @@ static void tool_down(struct link *l, const char *why, void *user)
 
 	move_tool_gone(c, l);
 	LIST_FOREACH(s, &c->censuses, entry)
-		if (s->tool == l)
-			s->tool = NULL;
+	if (s->tool == l)
+		s->tool = NULL;
 	link_destroy(l);
 }
 
-static const struct link_ops tool_ops = {.on_message = tool_message, .on_down = tool_down};
+static const struct link_ops tool_ops = { .on_message = tool_message, .on_down = tool_down };
 
 static void accept_cb(evutil_socket_t fd, short what, void *arg)
 {
@@ -203,7 +206,7 @@ static void accept_cb(evutil_socket_t fd, short what, void *arg)
 
 void tool_listen(struct coord *c)
 {
-	struct sockaddr_un at = {.sun_family = AF_UNIX};
+	struct sockaddr_un at = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
 	if ((size_t)snprintf(at.sun_path, sizeof(at.sun_path), "%s/coord.sock", c->dir) >= sizeof(at.sun_path))

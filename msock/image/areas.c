@@ -105,6 +105,23 @@ static int area_classify(struct workspace *ws, struct image_area *a, bool shared
 	return 0;
 }
 
+/*
+ * Only the piece with the first frame is called [stack].  What lies right
+ * below belongs to it: it was split off when part of the stack was tracked,
+ * and the kernel lets nothing else come so near.
+ */
+static void stack_join(struct workspace *ws, struct image_area *stack)
+{
+	while (ws->area_count) {
+		const struct image_area *below = &ws->areas[ws->area_count - 1];
+
+		if (below->kind != IMAGE_AREA_ANON || below->end != stack->start || below->prot != stack->prot)
+			return;
+		stack->start = below->start;
+		ws->area_count--;
+	}
+}
+
 static int area_add(struct workspace *ws, struct image_area *a, const struct proc_map *map)
 {
 	struct image_area *out = &ws->areas[ws->area_count];
@@ -178,6 +195,8 @@ int areas_read(struct workspace *ws)
 			return -1;
 		if (a.kind == IMAGE_AREA_SHARED_ANON && area_check_alone(ws, &map, &shared_seen))
 			return -1;
+		if (a.flags & IMAGE_AREA_GROWSDOWN)
+			stack_join(ws, &a);
 		if (a.kind && area_add_parts(ws, &a, &map))
 			return -1;
 	}

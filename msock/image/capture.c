@@ -235,10 +235,10 @@ static int send_live(struct workspace *ws)
 	if (!ws->tracking)
 		return 0;
 	ws->mode = PAGES_LIVE;
+	tracking_cover(ws);
 	for (;;) {
 		uint64_t sent = ws->page_bytes;
 
-		tracking_cover(ws);
 		if (send_memory(ws))
 			return -1;
 		sent = ws->page_bytes - sent;
@@ -246,7 +246,6 @@ static int send_live(struct workspace *ws)
 		if (sent <= LIVE_ENOUGH || sent > before / 8 * 7 || ws->rounds == LIVE_ROUNDS)
 			return 0;
 		before = sent;
-		/* Only areas that the target has: what is new goes in the freeze. */
 	}
 }
 

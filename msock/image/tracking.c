@@ -33,7 +33,12 @@ void tracking_start(struct workspace *ws)
 	ws->tracking = true;
 }
 
-/* Areas that cannot be had are simply not tracked: PAGEMAP_SCAN says so, and they go in the freeze. */
+/*
+ * Areas that cannot be had are simply not tracked: PAGEMAP_SCAN says so, and
+ * they go in the freeze.  Pages that mremap has moved out of an area that was
+ * tracked once may still bear its mark, and would count as not written: marks
+ * are wiped first, and what is mapped or moved in later is never covered.
+ */
 void tracking_cover(struct workspace *ws)
 {
 	for (uint32_t i = 0; i < ws->area_count; i++) {
@@ -43,8 +48,12 @@ void tracking_cover(struct workspace *ws)
 			.mode = UFFDIO_REGISTER_MODE_WP,
 		};
 
-		if ((a->kind == IMAGE_AREA_ANON || a->kind == IMAGE_AREA_FILE) && !(a->flags & IMAGE_AREA_WHOLE))
-			ms_ioctl(ws->uffd, UFFDIO_REGISTER, &r);
+		struct uffdio_writeprotect wipe = { .range = r.range };
+
+		if ((a->kind != IMAGE_AREA_ANON && a->kind != IMAGE_AREA_FILE) || (a->flags & IMAGE_AREA_WHOLE))
+			continue;
+		if (ms_ioctl(ws->uffd, UFFDIO_REGISTER, &r) == 0)
+			ms_ioctl(ws->uffd, UFFDIO_WRITEPROTECT, &wipe);
 	}
 }
 

@@ -507,7 +507,7 @@ static enum stream_fit stream_fit(struct stream *s, enum stream_event event, con
 {
 	uint32_t leg = event == STREAM_OFFER ? msg->leg - 1 : msg->leg;
 
-	if (s->state == STREAM_OVER)
+	if (s->state == STREAM_OVER || (event == STREAM_OFFER && msg->leg == 0))
 		return FIT_DROP;
 	if (leg + 1 == s->leg && event == STREAM_FLUSHED && s->state == STREAM_BOTH)
 		return s->flushed ? FIT_DROP : FIT_NOW;
@@ -581,10 +581,10 @@ static bool stream_should_offer(const struct stream *s)
 static void stream_go_on(struct stream *s)
 {
 	for (;;) {
+		if (s->held && stream_replay(s))
+			continue;
 		if (s->state == STREAM_BOTH && s->older_done && s->flushed)
 			stream_settle(s);
-		else if (s->held && stream_replay(s))
-			continue;
 		else if (s->state == STREAM_STEADY && s->self->draining)
 			on_move_steady(s, NULL);
 		else

@@ -24,7 +24,7 @@ enum { ARRIVAL_DIAL_S = 10 }; /* seconds for the source to make the image connec
 struct arrival {
 	struct member *member; /* borrowed */
 	uint64_t m;
-	struct link *source;   /* borrowed; NULL when lost */
+	struct link *source; /* borrowed; NULL when lost */
 	struct event *listener;
 	int listen_fd;
 	uint16_t port;
@@ -77,7 +77,7 @@ static void restore(struct arrival *x, int sock)
 {
 	struct member *m = x->member;
 	struct daemon *d = m->d;
-	int fds[1 + MS_CHANNELS] = {sock};
+	int fds[1 + MS_CHANNELS] = { sock };
 	unsigned count = 1;
 	uint8_t buf[1024];
 	struct ms_codec c;
@@ -104,7 +104,7 @@ static void restore(struct arrival *x, int sock)
 static void accept_cb(evutil_socket_t fd, short what, void *arg)
 {
 	struct arrival *x = arg;
-	struct timeval limit = {2, 0};
+	struct timeval limit = { 2, 0 };
 	uint8_t token[MS_TOKEN];
 	int sock;
 
@@ -138,7 +138,7 @@ static void answer(struct link *l, const Ms__MoveIn *in, const char *error, stru
 	a.error = (char *)error;
 	if (x) {
 		a.port = x->port;
-		a.token = (ProtobufCBinaryData){sizeof(x->token), x->token};
+		a.token = (ProtobufCBinaryData){ sizeof(x->token), x->token };
 	}
 	link_send(l, LINK_MSG(MOVE_IN_ANSWER, move_in_answer, &a));
 }
@@ -146,13 +146,21 @@ static void answer(struct link *l, const Ms__MoveIn *in, const char *error, stru
 static int open_listener(struct arrival *x)
 {
 	struct daemon *d = x->member->d;
-	struct timeval limit = {ARRIVAL_DIAL_S, 0};
+	struct timeval limit = { ARRIVAL_DIAL_S, 0 };
 
 	x->listen_fd = net_listen(d->ip, d->port_low, d->port_high, &x->port);
 	if (x->listen_fd < 0)
 		return -1;
 	x->listener = event_new(d->base, x->listen_fd, EV_READ | EV_PERSIST, accept_cb, x);
 	return event_add(x->listener, &limit);
+}
+
+void arrival_probe(struct daemon *d)
+{
+	if (d->probed || !*d->restore_path)
+		return;
+	d->probed = true;
+	image_probe(d->restore_path, &d->place);
 }
 
 /* Start the restorer and wait for its image; 0 or -1 with the reason. */
@@ -169,10 +177,7 @@ static int open_arrival(struct daemon *d, struct member *m, const Ms__MoveIn *in
 			close(control);
 		return -1;
 	}
-	if (!d->probed) {
-		image_probe(d->restore_path, &d->place);
-		d->probed = true;
-	}
+	arrival_probe(d);
 	if (image_spawn(&d->place, d->restore_path, control, in->pid, &m->pid, &m->init_pid, &m->alive_fd, why)) {
 		m->pid = m->init_pid = 0;
 		m->alive_fd = -1;
@@ -252,7 +257,7 @@ static void try_commit(struct arrival *x)
 	s.ip = m->d->ip;
 	s.port = m->data_port;
 	s.m = x->m;
-	s.cookie = (ProtobufCBinaryData){sizeof(m->cookie), m->cookie};
+	s.cookie = (ProtobufCBinaryData){ sizeof(m->cookie), m->cookie };
 	w.image = x->sent;
 	w.serving = &s;
 	w.tracking = (char *)(x->tracking ? "wp-async" : "none");
@@ -349,7 +354,8 @@ void arrival_link_lost(struct daemon *d, struct link *l)
 {
 	struct member *m;
 
-	LIST_FOREACH(m, &d->members, entry) {
+	LIST_FOREACH(m, &d->members, entry)
+	{
 		if (!m->arrival || m->arrival->source != l)
 			continue;
 		m->arrival->source = NULL;
@@ -364,16 +370,18 @@ void arrival_member_died(struct member *m)
 	char why[IMAGE_WHY];
 
 	if (WIFSIGNALED(m->status))
-		snprintf(why, sizeof(why), "the restorer on %.100s was killed by signal %d", m->d->host, WTERMSIG(m->status));
+		snprintf(why, sizeof(why), "the restorer on %.100s was killed by signal %d", m->d->host,
+			 WTERMSIG(m->status));
 	else
-		snprintf(why, sizeof(why), "the restorer on %.100s ended with status %d", m->d->host, WEXITSTATUS(m->status));
+		snprintf(why, sizeof(why), "the restorer on %.100s ended with status %d", m->d->host,
+			 WEXITSTATUS(m->status));
 	fail(m->arrival, why);
 }
 
 static void resume(struct arrival *x)
 {
 	struct member *m = x->member;
-	uint8_t buf[1024], none[MS_TOKEN] = {0};
+	uint8_t buf[1024], none[MS_TOKEN] = { 0 };
 	bool mirror = x->sent->mirror_port && x->sent->mirror_key.len == MS_TOKEN;
 	struct ms_codec c;
 

@@ -5,6 +5,8 @@
 
 #include "msdaemon/member.h"
 
+/* Find out once what namespaces can be had here: takes milliseconds, so not when the first member comes. */
+void arrival_probe(struct daemon *d);
 /* l: the source's daemon; answers go there. */
 void arrival_begin(struct daemon *d, struct link *l, const Ms__MoveIn *in);
 void arrival_pump_state(struct daemon *d, const Ms__PumpState *s);

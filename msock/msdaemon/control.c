@@ -12,7 +12,7 @@
 void control_put_channels(const struct member *m, struct ms_codec *c)
 {
 	for (unsigned i = 0; i < MS_CHANNELS; i++) {
-		struct stat st = {0};
+		struct stat st = { 0 };
 
 		if (pump_end(m->pump, i) >= 0)
 			fstat(pump_end(m->pump, i), &st);
@@ -63,7 +63,7 @@ static void serving(struct member *m, struct ms_codec *in)
 	s.ip = m->d->ip;
 	s.port = m->data_port;
 	s.m = m->m;
-	s.cookie = (ProtobufCBinaryData){sizeof(m->cookie), m->cookie};
+	s.cookie = (ProtobufCBinaryData){ sizeof(m->cookie), m->cookie };
 	link_send(m->d->master, LINK_MSG(SERVING, serving, &s));
 }
 
@@ -93,7 +93,7 @@ static void lookup(struct member *m, struct ms_codec *in)
 void member_place(struct daemon *d, const Ms__Found *f)
 {
 	struct member *m = member_find(d, (uint32_t)(f->request >> 32));
-	uint8_t buf[64], cookie[MS_TOKEN] = {0};
+	uint8_t buf[64], cookie[MS_TOKEN] = { 0 };
 	struct ms_codec c;
 
 	if (!m)
@@ -176,7 +176,7 @@ static void on_end(void *user)
 	m->control = NULL;
 }
 
-const struct packets_ops control_ops = {.on_packet = on_packet, .on_end = on_end};
+const struct packets_ops control_ops = { .on_packet = on_packet, .on_end = on_end };
 
 void control_relay(struct member *m, uint32_t from, const void *bytes, size_t size)
 {

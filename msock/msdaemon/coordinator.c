@@ -40,7 +40,7 @@ static void master_down(struct link *l, const char *why, void *user)
 	d->master = NULL;
 }
 
-static const struct link_ops master_ops = {.on_message = master_message, .on_down = master_down};
+static const struct link_ops master_ops = { .on_message = master_message, .on_down = master_down };
 
 static void welcome(struct daemon *d, const Ms__Welcome *w)
 {
@@ -75,8 +75,9 @@ static void read_figures(pid_t pid, Ms__Rank *r)
 		return;
 	at = fgets(line, sizeof(line), f) ? strrchr(line, ')') : NULL;
 	fclose(f);
-	if (!at || sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %*d %*d %*d %*d %*d %*d %*u %*u %ld",
-	                  &user, &sys, &pages) != 3)
+	if (!at ||
+	    sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %*d %*d %*d %*d %*d %*d %*u %*u %ld",
+		   &user, &sys, &pages) != 3)
 		return;
 	r->cpu_s = (double)(user + sys) / (double)sysconf(_SC_CLK_TCK);
 	r->rss_bytes = (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
@@ -92,12 +93,13 @@ static void stats_answer(evutil_socket_t fd, short what, void *arg)
 	size_t n = 0;
 
 	LIST_FOREACH(m, &d->members, entry)
-		n++;
+	n++;
 	each = calloc(n + 1, sizeof(*each));
 	list = calloc(n + 1, sizeof(*list));
 	if (!each || !list)
 		log_die("out of memory");
-	LIST_FOREACH(m, &d->members, entry) {
+	LIST_FOREACH(m, &d->members, entry)
+	{
 		Ms__Rank *r = &each[s.n_ranks];
 
 		if (m->state == MEMBER_COMING)
@@ -121,7 +123,7 @@ static void stats_answer(evutil_socket_t fd, short what, void *arg)
 
 static void stats(struct daemon *d, const Ms__Stats *ask)
 {
-	struct timeval limit = {0, STATS_WAIT_US};
+	struct timeval limit = { 0, STATS_WAIT_US };
 	struct stats_wait *wait = malloc(sizeof(*wait));
 	struct member *m;
 
@@ -130,7 +132,7 @@ static void stats(struct daemon *d, const Ms__Stats *ask)
 	wait->d = d;
 	wait->request = ask->request;
 	LIST_FOREACH(m, &d->members, entry)
-		control_stats(m);
+	control_stats(m);
 	event_base_once(d->base, -1, EV_TIMEOUT, stats_answer, wait, &limit);
 }
 
@@ -202,7 +204,7 @@ static void on_down(struct link *l, const char *why, void *user)
 	daemon_end(d, 1);
 }
 
-static const struct link_ops coordinator_ops = {.on_message = on_message, .on_down = on_down};
+static const struct link_ops coordinator_ops = { .on_message = on_message, .on_down = on_down };
 
 void coordinator_dial(struct daemon *d, uint32_t ip, uint16_t port)
 {

@@ -23,23 +23,23 @@ struct daemon {
 	uint8_t secret[SEAL_SECRET];
 	char host[256];
 	char job[80];
-	uint32_t ip;                  /* real address of this host */
+	uint32_t ip; /* real address of this host */
 	uint16_t mesh_port;
 	uint16_t port_low, port_high; /* 0 0: any */
 	struct link *coordinator;
-	struct link *master;          /* NULL until the coordinator named it */
-	struct member_list members;   /* that live here, come, or leave */
-	struct member_list gone;      /* that live elsewhere now; their process is to be reaped */
+	struct link *master;        /* NULL until the coordinator named it */
+	struct member_list members; /* that live here, come, or leave */
+	struct member_list gone;    /* that live elsewhere now; their process is to be reaped */
 	struct mirror_list mirrors;
 	struct peer_list peers;
 	struct route_list routes;
 	struct image_place place;
 	bool probed;
 	bool ending;
-	char restore_path[4096];      /* "" : not to be had */
+	char restore_path[4096]; /* "" : not to be had */
 	char mirror_path[4096];
 	char preload_path[4096];
-	const char *fault;            /* MSOCK_FAULT or "" */
+	const char *fault; /* MSOCK_FAULT or "" */
 };
 
 /* Kill everything, wait for it, and end. Does not return. */

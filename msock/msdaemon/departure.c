@@ -18,7 +18,7 @@
 #include "proto/log.h"
 #include "proto/net.h"
 
-enum { DEPARTURE_ANSWER_S = 5 }; /* seconds for the target's daemon to answer */
+enum { DEPARTURE_ANSWER_S = 20 }; /* seconds for the target's daemon to answer; it may have to hash files first */
 
 /*
  *  ASKED -> DIALLING -> WAITING -> RUNNING -> FROZEN -> SENT -> (record)
@@ -34,7 +34,7 @@ enum departure_state {
 	DEPARTURE_FAILED,   /* ABORTED was asked for */
 };
 
-static const char *const state_names[] = {"ASKED", "DIALLING", "WAITING", "RUNNING", "FROZEN", "SENT", "FAILED"};
+static const char *const state_names[] = { "ASKED", "DIALLING", "WAITING", "RUNNING", "FROZEN", "SENT", "FAILED" };
 
 struct departure {
 	struct member *member; /* borrowed */
@@ -57,7 +57,7 @@ struct departure {
 static void set_state(struct departure *x, enum departure_state state)
 {
 	log_say(LOG_DEBUG, "departure m %llu: %s -> %s", (unsigned long long)x->m, state_names[x->state],
-	        state_names[state]);
+		state_names[state]);
 	x->state = state;
 }
 
@@ -129,7 +129,7 @@ static void wait_cb(evutil_socket_t fd, short what, void *arg)
 /* Await fd's event (or only an answer, fd -1) for a bounded time. */
 static void await(struct departure *x, int fd, short what)
 {
-	struct timeval limit = {DEPARTURE_ANSWER_S, 0};
+	struct timeval limit = { DEPARTURE_ANSWER_S, 0 };
 
 	if (x->wait)
 		event_free(x->wait);
@@ -145,10 +145,10 @@ static void ask_target(struct departure *x, const struct image_needs_blob *needs
 	in.member = m->id;
 	in.m = x->m;
 	in.pid = m->own_pid;
-	in.needs = (ProtobufCBinaryData){needs->size, needs->bytes};
+	in.needs = (ProtobufCBinaryData){ needs->size, needs->bytes };
 	in.virtual_ip = m->virtual_ip;
 	in.data_port = m->data_port;
-	in.cookie = (ProtobufCBinaryData){sizeof(m->cookie), m->cookie};
+	in.cookie = (ProtobufCBinaryData){ sizeof(m->cookie), m->cookie };
 	in.hash_key = x->hash_key;
 	in.have = pump_have(m->pump);
 	in.pmi_fd = m->pmi_fd;
@@ -161,13 +161,14 @@ static void ask_target(struct departure *x, const struct image_needs_blob *needs
 void departure_begin(struct daemon *d, const Ms__MoveBegin *b)
 {
 	struct member *m = member_find(d, b->member);
-	struct image_needs_blob needs = {0};
+	struct image_needs_blob needs = { 0 };
 	char why[IMAGE_WHY] = "";
 	struct departure *x;
 
 	if (!m || m->state != MEMBER_JOINED || !b->to) {
 		daemon_want_abort(d, b->member, b->m, "%s",
-		                  m && m->state == MEMBER_RUNNING ? "it has not called MPI_Init yet" : "it is not here");
+				  m && m->state == MEMBER_RUNNING ? "it has not called MPI_Init yet"
+								  : "it is not here");
 		return;
 	}
 	x = calloc(1, sizeof(*x));
@@ -237,7 +238,8 @@ void departure_ready(struct daemon *d, const Ms__MoveReady *r)
 	control_put_channels(x->member, &c);
 	packets_put(x->member->control, &c, buf, &x->sock, 1);
 	x->told = true;
-	if (x->via != MS_VIA_DRAIN) /* now, since a process takes milliseconds to start and the freeze would wait for it */
+	if (x->via !=
+	    MS_VIA_DRAIN) /* now, since a process takes milliseconds to start and the freeze would wait for it */
 		x->mirror = mirror_create(x->member->d, x->member->id, x->m);
 	set_state(x, DEPARTURE_RUNNING);
 }
@@ -260,7 +262,7 @@ static void frozen(struct departure *x, struct ms_codec *in)
 
 static void mirror_at(struct departure *x, uint16_t port)
 {
-	uint8_t buf[64], none[MS_TOKEN] = {0};
+	uint8_t buf[64], none[MS_TOKEN] = { 0 };
 	struct ms_codec c;
 
 	x->mirror_port = port;
@@ -302,7 +304,8 @@ void departure_mirror_gone(struct daemon *d, const struct mirror *gone)
 {
 	struct member *m;
 
-	LIST_FOREACH(m, &d->members, entry) {
+	LIST_FOREACH(m, &d->members, entry)
+	{
 		if (!m->departure || m->departure->mirror != gone)
 			continue;
 		m->departure->mirror = NULL;
@@ -340,7 +343,7 @@ static void image_sent(struct departure *x, struct ms_codec *in)
 	if (x->mirror && x->mirror_port) {
 		s.mirror_ip = mirror_ip(x->mirror);
 		s.mirror_port = x->mirror_port;
-		s.mirror_key = (ProtobufCBinaryData){MS_TOKEN, (uint8_t *)mirror_key(x->mirror)};
+		s.mirror_key = (ProtobufCBinaryData){ MS_TOKEN, (uint8_t *)mirror_key(x->mirror) };
 	}
 	if (x->state == DEPARTURE_FROZEN && !in->bad) {
 		set_state(x, DEPARTURE_SENT);
@@ -381,8 +384,8 @@ void departure_link_lost(struct daemon *d, const char *host, const char *why)
 	struct member *m;
 
 	LIST_FOREACH(m, &d->members, entry)
-		if (m->departure && !strcmp(m->departure->to.host, host))
-			fail_unreachable(m->departure, why);
+	if (m->departure && !strcmp(m->departure->to.host, host))
+		fail_unreachable(m->departure, why);
 }
 
 /* What becomes of it says the record: if COMMITTED, it lives elsewhere and this was its shell. */

@@ -14,7 +14,7 @@
 
 enum { MEMBER_HELD = 4096 }; /* relink messages; they are repeated, so more may be dropped */
 
-static const char *const state_names[] = {"RUNNING", "JOINED", "LEAVING", "COMING", "LEFT"};
+static const char *const state_names[] = { "RUNNING", "JOINED", "LEAVING", "COMING", "LEFT" };
 
 struct member *member_create(struct daemon *d, uint32_t id, enum member_state state)
 {
@@ -61,8 +61,8 @@ struct member *member_find(struct daemon *d, uint32_t id)
 	struct member *m;
 
 	LIST_FOREACH(m, &d->members, entry)
-		if (m->id == id)
-			return m;
+	if (m->id == id)
+		return m;
 	return NULL;
 }
 
@@ -71,7 +71,7 @@ void member_set_state(struct member *m, enum member_state state, const char *why
 	char text[24];
 
 	log_say(LOG_DEBUG, "rank %s: %s -> %s: %s", daemon_member_text(m->id, text), state_names[m->state],
-	        state_names[state], why);
+		state_names[state], why);
 	m->state = state;
 	if (state != MEMBER_LEFT)
 		return;
@@ -107,7 +107,7 @@ static void leave_cb(evutil_socket_t fd, short what, void *arg)
 
 void member_leave(struct member *m)
 {
-	struct timeval limit = {2, 0};
+	struct timeval limit = { 2, 0 };
 
 	m->leave_timer = evtimer_new(m->d->base, leave_cb, m);
 	event_add(m->leave_timer, &limit);
@@ -206,6 +206,6 @@ void member_ended_elsewhere(struct daemon *d, uint32_t id, int status)
 	struct member *m;
 
 	LIST_FOREACH(m, &d->members, entry)
-		if (m->id != id)
-			control_ended(m, id, status);
+	if (m->id != id)
+		control_ended(m, id, status);
 }

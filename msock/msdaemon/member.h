@@ -32,26 +32,26 @@ struct held { /* a relink message that waits until the move is decided */
 
 struct member {
 	LIST_ENTRY(member) entry;
-	struct daemon *d;          /* borrowed */
+	struct daemon *d; /* borrowed */
 	uint32_t id;
 	enum member_state state;
-	pid_t pid;                 /* outer, our child; 0: none */
-	pid_t own_pid;             /* as it sees itself */
-	pid_t init_pid;            /* of its namespace after a move; 0: none */
-	int alive_fd;              /* closing it ends that namespace; -1: none */
+	pid_t pid;      /* outer, our child; 0: none */
+	pid_t own_pid;  /* as it sees itself */
+	pid_t init_pid; /* of its namespace after a move; 0: none */
+	int alive_fd;   /* closing it ends that namespace; -1: none */
 	uint32_t virtual_ip;
-	uint16_t data_port;        /* 0: not serving */
+	uint16_t data_port; /* 0: not serving */
 	uint8_t cookie[MS_TOKEN];
-	uint64_t m;                /* last move number known */
-	int pmi_fd;                /* -1: none */
-	struct packets *control;   /* NULL: closed */
+	uint64_t m;              /* last move number known */
+	int pmi_fd;              /* -1: none */
+	struct packets *control; /* NULL: closed */
 	struct pump *pump;
 	struct departure *departure; /* LEAVING */
 	struct arrival *arrival;     /* COMING */
-	bool holding;              /* relink messages wait */
+	bool holding;                /* relink messages wait */
 	struct held_list held;
 	unsigned held_count;
-	bool exited;               /* reaped; the report waits for a move's record */
+	bool exited; /* reaped; the report waits for a move's record */
 	int status;
 	struct event *leave_timer; /* LEFT: the process must end by then */
 	uint32_t streams, mirrors; /* as last told */

@@ -17,7 +17,7 @@ struct peer {
 	LIST_ENTRY(peer) entry;
 	struct daemon *d; /* borrowed */
 	struct link *link;
-	char *host;       /* NULL: it called us */
+	char *host; /* NULL: it called us */
 	uint32_t ip;
 	uint16_t port;
 };
@@ -59,7 +59,8 @@ static void on_down(struct link *l, const char *why, void *user)
 {
 	struct peer *p = user;
 
-	log_say(LOG_DEBUG, "link %s %s is down: %s", p->host ? "to" : "from", p->host ? p->host : "another daemon", why);
+	log_say(LOG_DEBUG, "link %s %s is down: %s", p->host ? "to" : "from", p->host ? p->host : "another daemon",
+		why);
 	LIST_REMOVE(p, entry);
 	if (p->host) {
 		departure_link_lost(p->d, p->host, why);
@@ -72,7 +73,7 @@ static void on_down(struct link *l, const char *why, void *user)
 	free(p);
 }
 
-static const struct link_ops mesh_ops = {.on_message = on_message, .on_down = on_down};
+static const struct link_ops mesh_ops = { .on_message = on_message, .on_down = on_down };
 
 static struct peer *peer_create(struct daemon *d, const char *host)
 {
@@ -114,8 +115,8 @@ struct link *mesh_link(struct daemon *d, const Ms__Place *place)
 	struct peer *p;
 
 	LIST_FOREACH(p, &d->peers, entry)
-		if (p->host && !strcmp(p->host, place->host))
-			return p->link;
+	if (p->host && !strcmp(p->host, place->host))
+		return p->link;
 	p = peer_create(d, place->host);
 	p->link = link_dial(d->base, &to, &from, d->secret, &mesh_ops, p);
 	hello.role = "peer";

@@ -53,7 +53,7 @@ static void on_end(void *user)
 	x->control = NULL;
 }
 
-static const struct packets_ops mirror_ops = {.on_packet = on_packet, .on_end = on_end};
+static const struct packets_ops mirror_ops = { .on_packet = on_packet, .on_end = on_end };
 
 static void child(const struct daemon *d, int control, pid_t daemon)
 {
@@ -160,7 +160,8 @@ void mirror_member_ended(struct daemon *d, uint32_t member)
 	uint8_t buf[8];
 	struct ms_codec c;
 
-	LIST_FOREACH(x, &d->mirrors, entry) {
+	LIST_FOREACH(x, &d->mirrors, entry)
+	{
 		if (x->member != member)
 			continue;
 		packets_begin(&c, buf, sizeof(buf), MS_MC_MEMBER_ENDED);
@@ -187,8 +188,8 @@ bool mirror_reaped(struct daemon *d, pid_t pid, int status)
 	struct mirror *x;
 
 	LIST_FOREACH(x, &d->mirrors, entry)
-		if (x->pid == pid)
-			break;
+	if (x->pid == pid)
+		break;
 	if (!x)
 		return false;
 	if (x->control) /* MS_MC_DONE may still lie in the socket */
@@ -209,7 +210,7 @@ void mirror_kill_all(struct daemon *d)
 	struct mirror *x;
 
 	LIST_FOREACH(x, &d->mirrors, entry)
-		kill(x->pid, SIGKILL);
+	kill(x->pid, SIGKILL);
 }
 
 unsigned mirror_count(const struct daemon *d)
@@ -218,6 +219,6 @@ unsigned mirror_count(const struct daemon *d)
 	struct mirror *x;
 
 	LIST_FOREACH(x, &d->mirrors, entry)
-		n++;
+	n++;
 	return n;
 }

@@ -22,6 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "msdaemon/arrival.h"
 #include "msdaemon/coordinator.h"
 #include "msdaemon/member.h"
 #include "msdaemon/mesh.h"
@@ -51,7 +52,8 @@ void daemon_want_abort(struct daemon *d, uint32_t member, uint64_t m, const char
 	va_start(args, format);
 	vsnprintf(reason, sizeof(reason), format, args);
 	va_end(args);
-	log_say(LOG_INFO, "move %llu of rank %s fails: %s", (unsigned long long)m, daemon_member_text(member, text), reason);
+	log_say(LOG_INFO, "move %llu of rank %s fails: %s", (unsigned long long)m, daemon_member_text(member, text),
+		reason);
 	w.member = member;
 	w.m = m;
 	w.reason = reason;
@@ -84,14 +86,14 @@ void daemon_end(struct daemon *d, int code)
 
 	d->ending = true;
 	LIST_FOREACH(m, &d->members, entry)
-		member_kill(m);
+	member_kill(m);
 	LIST_FOREACH(m, &d->gone, entry)
-		member_kill(m);
+	member_kill(m);
 	mirror_kill_all(d);
 	link_flush(d->coordinator, 200);
 	/* All children were killed; each is gone in a moment, unless it hangs in the kernel. */
 	for (int i = 0; i < 200; i++) {
-		struct timespec pause = {0, 10000000};
+		struct timespec pause = { 0, 10000000 };
 		pid_t pid = waitpid(-1, NULL, WNOHANG | __WALL);
 
 		if (pid < 0)
@@ -111,6 +113,11 @@ static void stdin_cb(evutil_socket_t fd, short what, void *arg)
 		return;
 	log_say(LOG_INFO, "the coordinator is gone");
 	daemon_end(arg, 1);
+}
+
+static void probe_cb(evutil_socket_t fd, short what, void *arg)
+{
+	arrival_probe(arg);
 }
 
 /* Unbuffered: what comes after `end` is left to stdin_cb. */
@@ -140,8 +147,9 @@ static void read_start(struct daemon *d, struct start *s)
 		size_t bytes;
 
 		if (!strncmp(line, "secret ", 7)) {
-			s->secret = !sodium_hex2bin(d->secret, sizeof(d->secret), line + 7, strlen(line + 7), NULL, &bytes, NULL) &&
-			            bytes == sizeof(d->secret);
+			s->secret = !sodium_hex2bin(d->secret, sizeof(d->secret), line + 7, strlen(line + 7), NULL,
+						    &bytes, NULL) &&
+				    bytes == sizeof(d->secret);
 			sodium_memzero(line, sizeof(line));
 		} else if (sscanf(line, "coordinator %63s %u", ip, &port) == 2) {
 			s->coordinator_ip = ntohl(inet_addr(ip));
@@ -186,9 +194,10 @@ static void find_helpers(struct daemon *d)
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = {{"host", required_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+	static const struct option options[] = { { "host", required_argument, NULL, 'h' }, { NULL, 0, NULL, 0 } };
 	static struct daemon d;
-	struct start s = {0};
+	struct timeval quiet = { 0, 300000 }; /* when the members have been started */
+	struct start s = { 0 };
 	int opt;
 
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -213,6 +222,7 @@ int main(int argc, char **argv)
 		log_die("%s: cannot listen: %s", d.host, strerror(errno));
 	event_add(event_new(d.base, STDIN_FILENO, EV_READ | EV_PERSIST, stdin_cb, &d), NULL);
 	event_add(evsignal_new(d.base, SIGCHLD, sigchld_cb, &d), NULL);
+	event_base_once(d.base, -1, EV_TIMEOUT, probe_cb, &d, &quiet);
 	coordinator_dial(&d, s.coordinator_ip, s.coordinator_port);
 	event_base_dispatch(d.base);
 	daemon_end(&d, 1);

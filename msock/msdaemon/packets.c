@@ -37,8 +37,8 @@ static ssize_t send_now(int fd, const void *bytes, size_t size, const int *fds, 
 		char bytes[CMSG_SPACE(sizeof(int) * MS_FDS_MAX)];
 		struct cmsghdr align;
 	} control;
-	struct iovec v = {(void *)bytes, size};
-	struct msghdr msg = {.msg_iov = &v, .msg_iovlen = 1};
+	struct iovec v = { (void *)bytes, size };
+	struct msghdr msg = { .msg_iov = &v, .msg_iovlen = 1 };
 
 	if (count > 0) {
 		struct cmsghdr *c;
@@ -153,8 +153,10 @@ static bool read_one(struct packets *p)
 		char bytes[CMSG_SPACE(sizeof(int) * MS_FDS_MAX)];
 		struct cmsghdr align;
 	} control;
-	struct iovec v = {buf, sizeof(buf)};
-	struct msghdr msg = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
+	struct iovec v = { buf, sizeof(buf) };
+	struct msghdr msg = {
+		.msg_iov = &v, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
+	};
 	int fds[MS_FDS_MAX];
 	ssize_t n = recvmsg(p->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	unsigned count, version, type;

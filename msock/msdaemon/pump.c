@@ -17,12 +17,12 @@ enum { PUMP_TAIL = 512 << 10 }; /* more than a pipe or socket pair holds */
 struct pump_channel {
 	struct pump *pump; /* borrowed */
 	unsigned number;
-	int own, end;      /* our end, non-blocking; the member's end, flags untouched; -1: none */
+	int own, end; /* our end, non-blocking; the member's end, flags untouched; -1: none */
 	struct channel_in in;
 	struct channel_out out;
 	struct evbuffer *tail; /* what was last written to the member */
 	struct event *readable, *writable;
-	bool shut;             /* end of file was passed on */
+	bool shut; /* end of file was passed on */
 };
 
 struct pump {
@@ -34,8 +34,14 @@ struct pump {
 	struct pump_channel channel[MS_CHANNELS];
 };
 
-static bool carries_in(const struct pump_channel *c) { return c->number == 0 || c->number == 3; }
-static bool carries_out(const struct pump_channel *c) { return c->number != 0; }
+static bool carries_in(const struct pump_channel *c)
+{
+	return c->number == 0 || c->number == 3;
+}
+static bool carries_out(const struct pump_channel *c)
+{
+	return c->number != 0;
+}
 
 static size_t unread(const struct pump_channel *c)
 {
@@ -300,7 +306,7 @@ void pump_state_send(struct pump *p, uint64_t m, struct link *target)
 		s->channel = i;
 		if (carries_in(c)) {
 			blocks[used] = collect_in(c, &size, &held);
-			s->in_bytes = (ProtobufCBinaryData){size, blocks[used++]};
+			s->in_bytes = (ProtobufCBinaryData){ size, blocks[used++] };
 			s->in_offset = c->in.next - size;
 			s->in_eof = c->in.eof;
 		}
@@ -310,7 +316,7 @@ void pump_state_send(struct pump *p, uint64_t m, struct link *target)
 			if (!blocks[used])
 				log_die("out of memory");
 			evbuffer_copyout(c->out.bytes, blocks[used], size);
-			s->out_bytes = (ProtobufCBinaryData){size, blocks[used++]};
+			s->out_bytes = (ProtobufCBinaryData){ size, blocks[used++] };
 			s->out_offset = c->out.base;
 		}
 		list[state.n_channels++] = s;

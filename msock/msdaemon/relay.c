@@ -25,8 +25,8 @@ static struct route *route_find(struct daemon *d, uint32_t member, bool create)
 	struct route *r;
 
 	LIST_FOREACH(r, &d->routes, entry)
-		if (r->member == member)
-			return r;
+	if (r->member == member)
+		return r;
 	if (!create)
 		return NULL;
 	r = calloc(1, sizeof(*r));
@@ -59,7 +59,7 @@ static void send_to(struct daemon *d, struct route *r, uint32_t from, const void
 
 	relay.to = r->member;
 	relay.from = from;
-	relay.bytes = (ProtobufCBinaryData){size, (uint8_t *)bytes};
+	relay.bytes = (ProtobufCBinaryData){ size, (uint8_t *)bytes };
 	link_send(mesh_link(d, &r->place), LINK_MSG(RELAY, relay, &relay));
 }
 
@@ -197,6 +197,6 @@ void relay_link_lost(struct daemon *d, const char *host)
 	struct route *r;
 
 	LIST_FOREACH(r, &d->routes, entry)
-		if (r->known && !strcmp(r->place.host, host))
-			r->known = false;
+	if (r->known && !strcmp(r->place.host, host))
+		r->known = false;
 }

@@ -30,7 +30,8 @@ static char **make_env(const struct daemon *d, const Ms__Spawn *s, int control, 
 		if (!strncmp(s->env[i], "LD_PRELOAD=", 11))
 			preload = s->env[i] + 11;
 	if (!env || asprintf(&own[0], "MSOCK_FD=%d", control) < 0 ||
-	    asprintf(&own[1], "LD_PRELOAD=%s%s%s", d->preload_path, *d->preload_path && *preload ? ":" : "", preload) < 0)
+	    asprintf(&own[1], "LD_PRELOAD=%s%s%s", d->preload_path, *d->preload_path && *preload ? ":" : "", preload) <
+		    0)
 		log_die("out of memory");
 	env[n++] = own[0];
 	if (own[1][11])
@@ -86,7 +87,7 @@ static int child_fds(struct member *m, int control, int error_fd)
 static void child(struct member *m, const Ms__Spawn *s, char **env, int control, int error_fd, pid_t daemon)
 {
 	char **argv = calloc(s->n_argv + 1, sizeof(*argv));
-	int keep[2] = {SPAWN_CONTROL_FD, m->pmi_fd};
+	int keep[2] = { SPAWN_CONTROL_FD, m->pmi_fd };
 
 	error_fd = child_fds(m, control, error_fd);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -96,7 +97,7 @@ static void child(struct member *m, const Ms__Spawn *s, char **env, int control,
 	child_signals(s->ignored);
 	umask((mode_t)s->umask);
 	for (size_t i = 0; i + 1 < s->n_limits && i / 2 < RLIM_NLIMITS; i += 2) {
-		struct rlimit r = {s->limits[i], s->limits[i + 1]};
+		struct rlimit r = { s->limits[i], s->limits[i + 1] };
 
 		setrlimit((int)(i / 2), &r);
 	}
@@ -157,8 +158,8 @@ void spawn_member(struct daemon *d, const Ms__Spawn *s)
 {
 	struct member *m = member_create(d, s->member, MEMBER_RUNNING);
 	pid_t own = getpid();
-	int control = -1, error_pipe[2] = {-1, -1};
-	char **env = NULL, *env_own[2] = {NULL, NULL};
+	int control = -1, error_pipe[2] = { -1, -1 };
+	char **env = NULL, *env_own[2] = { NULL, NULL };
 
 	m->virtual_ip = s->virtual_ip;
 	m->pmi_fd = s->pmi_fd;

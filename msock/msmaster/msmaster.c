@@ -62,7 +62,7 @@ static void reply(struct caller *c, uint64_t request, const struct entry *e, uns
 		s.ip = e->ip;
 		s.port = e->port;
 		s.m = e->m;
-		s.cookie = (ProtobufCBinaryData){sizeof(e->cookie), (uint8_t *)e->cookie};
+		s.cookie = (ProtobufCBinaryData){ sizeof(e->cookie), (uint8_t *)e->cookie };
 		f.entry = &s;
 	}
 	link_send(c->link, LINK_MSG(FOUND, found, &f));
@@ -107,8 +107,8 @@ static void found(struct master *ms, const Ms__Found *f)
 	if (f->entry && f->status == MS_PLACE_OK)
 		table_put(ms->table, f->entry);
 	LIST_FOREACH(q, &ms->questions, entry)
-		if (q->number == f->request)
-			break;
+	if (q->number == f->request)
+		break;
 	if (!q)
 		return;
 	if (q->caller)
@@ -127,7 +127,8 @@ static void daemon_message(struct link *l, const Ms__Msg *msg, void *user)
 		break;
 	case MS__MSG__BODY_SERVING:
 		table_put(c->master->table, msg->serving);
-		link_send(c->master->coordinator, msg); /* it knows every place and port: this table can be had again from it */
+		link_send(c->master->coordinator,
+			  msg); /* it knows every place and port: this table can be had again from it */
 		ok.member = msg->serving->member;
 		link_send(l, LINK_MSG(SERVING_OK, serving_ok, &ok));
 		break;
@@ -145,14 +146,14 @@ static void daemon_down(struct link *l, const char *why, void *user)
 	struct question *q;
 
 	LIST_FOREACH(q, &c->master->questions, entry)
-		if (q->caller == c)
-			q->caller = NULL;
+	if (q->caller == c)
+		q->caller = NULL;
 	LIST_REMOVE(c, entry);
 	link_destroy(l);
 	free(c);
 }
 
-static const struct link_ops daemon_ops = {.on_message = daemon_message, .on_down = daemon_down};
+static const struct link_ops daemon_ops = { .on_message = daemon_message, .on_down = daemon_down };
 
 static void accept_cb(evutil_socket_t fd, short what, void *arg)
 {
@@ -198,7 +199,7 @@ static void coordinator_down(struct link *l, const char *why, void *user)
 	exit(1);
 }
 
-static const struct link_ops coordinator_ops = {.on_message = coordinator_message, .on_down = coordinator_down};
+static const struct link_ops coordinator_ops = { .on_message = coordinator_message, .on_down = coordinator_down };
 
 static void clean_cb(evutil_socket_t fd, short what, void *arg)
 {
@@ -224,8 +225,9 @@ static void read_start(struct master *ms)
 	while (fgets(line, sizeof(line), stdin) && strcmp(line, "end\n")) {
 		line[strcspn(line, "\n")] = 0;
 		if (!strncmp(line, "secret ", 7))
-			secret = !sodium_hex2bin(ms->secret, sizeof(ms->secret), line + 7, strlen(line + 7), NULL, &bytes, NULL) &&
-			         bytes == sizeof(ms->secret);
+			secret = !sodium_hex2bin(ms->secret, sizeof(ms->secret), line + 7, strlen(line + 7), NULL,
+						 &bytes, NULL) &&
+				 bytes == sizeof(ms->secret);
 		else if (sscanf(line, "coordinator %63s %u", ip, &port) == 2)
 			ms->coordinator_ip = ntohl(inet_addr(ip)), ms->coordinator_port = (uint16_t)port;
 		else if (sscanf(line, "ip %63s", ip) == 1)
@@ -249,9 +251,9 @@ static void say_hello(struct master *ms)
 
 int main(void)
 {
-	static const int ignored[] = {SIGPIPE, SIGINT, SIGQUIT, SIGTSTP, SIGHUP};
+	static const int ignored[] = { SIGPIPE, SIGINT, SIGQUIT, SIGTSTP, SIGHUP };
 	static struct master ms;
-	struct timeval every = {MASTER_CLEAN_S, 0};
+	struct timeval every = { MASTER_CLEAN_S, 0 };
 	int fd;
 
 	log_open("msmaster");

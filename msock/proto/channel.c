@@ -14,7 +14,7 @@ static struct evbuffer *buffer_new(void)
 
 void channel_out_init(struct channel_out *c)
 {
-	*c = (struct channel_out){.bytes = buffer_new()};
+	*c = (struct channel_out){ .bytes = buffer_new() };
 }
 
 void channel_out_clear(struct channel_out *c)
@@ -50,7 +50,7 @@ void channel_out_send(struct channel_out *c, struct link *l, uint32_t member, un
 		data.member = member;
 		data.channel = channel;
 		data.offset = c->sent;
-		data.bytes = (ProtobufCBinaryData){n, chunk};
+		data.bytes = (ProtobufCBinaryData){ n, chunk };
 		c->sent += n;
 		data.eof = c->eof && c->sent == end;
 		c->eof_sent = data.eof;
@@ -78,7 +78,7 @@ void channel_out_rewind(struct channel_out *c)
 
 void channel_in_init(struct channel_in *c)
 {
-	*c = (struct channel_in){.bytes = buffer_new()};
+	*c = (struct channel_in){ .bytes = buffer_new() };
 }
 
 void channel_in_clear(struct channel_in *c)
@@ -112,4 +112,3 @@ void channel_in_ack(const struct channel_in *c, struct link *l, uint32_t member,
 	ack.offset = c->next - evbuffer_get_length(c->bytes);
 	link_send(l, LINK_MSG(ACK, ack, &ack));
 }
-

@@ -72,7 +72,7 @@ bool helpers_library(const char *library, char *path, size_t size)
 
 void helpers_rundir(char *path, size_t size)
 {
-	static const char *const names[] = {"MSOCK_RUNDIR", "XDG_RUNTIME_DIR", "TMPDIR"};
+	static const char *const names[] = { "MSOCK_RUNDIR", "XDG_RUNTIME_DIR", "TMPDIR" };
 	const char *base = "/tmp";
 
 	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {

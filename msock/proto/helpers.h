@@ -6,7 +6,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* MSOCK_HELPERDIR (directories with colons between them), else the directory of the running program. False if there is no such file. */
+/* MSOCK_HELPERDIR (directories with colons between them), else the directory of the running program. False if there is
+ * no such file. */
 bool helpers_find(const char *program, char *path, size_t size);
 /* MSOCK_LIBDIR, else where it is installed. False if there is no such file. */
 bool helpers_library(const char *library, char *path, size_t size);

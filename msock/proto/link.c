@@ -74,7 +74,7 @@ static void down_cb(evutil_socket_t fd, short what, void *arg)
 
 static void link_down(struct link *l, const char *why)
 {
-	struct timeval now = {0, 0};
+	struct timeval now = { 0, 0 };
 
 	if (l->state == LINK_DOWN)
 		return;
@@ -234,7 +234,7 @@ static void read_cb(struct bufferevent *bev, void *arg)
 static void greet(struct link *l)
 {
 	uint8_t out[SEAL_GREETING];
-	struct timeval limit = {LINK_HANDSHAKE_S, 0};
+	struct timeval limit = { LINK_HANDSHAKE_S, 0 };
 
 	l->state = LINK_GREETED;
 	bufferevent_set_timeouts(l->bev, &limit, NULL);
@@ -263,7 +263,7 @@ static void event_cb(struct bufferevent *bev, short what, void *arg)
 }
 
 static struct link *link_new(struct event_base *base, int fd, const uint8_t *secret, bool caller,
-                             const struct link_ops *ops, void *user)
+			     const struct link_ops *ops, void *user)
 {
 	struct link *l = calloc(1, sizeof(*l));
 
@@ -285,7 +285,7 @@ static struct link *link_new(struct event_base *base, int fd, const uint8_t *sec
 }
 
 struct link *link_create(struct event_base *base, int fd, const uint8_t *secret, bool caller,
-                         const struct link_ops *ops, void *user)
+			 const struct link_ops *ops, void *user)
 {
 	socklen_t size = sizeof(struct sockaddr_in);
 	struct link *l;
@@ -305,10 +305,10 @@ struct link *link_create(struct event_base *base, int fd, const uint8_t *secret,
 }
 
 struct link *link_dial(struct event_base *base, const struct sockaddr_in *to, const struct sockaddr_in *from,
-                       const uint8_t *secret, const struct link_ops *ops, void *user)
+		       const uint8_t *secret, const struct link_ops *ops, void *user)
 {
 	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	struct timeval limit = {LINK_HANDSHAKE_S, 0};
+	struct timeval limit = { LINK_HANDSHAKE_S, 0 };
 	struct link *l;
 
 	l = link_new(base, fd, secret, true, ops, user);
@@ -372,7 +372,7 @@ void link_send(struct link *l, const Ms__Msg *msg)
 void link_flush(struct link *l, int timeout_ms)
 {
 	struct evbuffer *out = l ? bufferevent_get_output(l->bev) : NULL;
-	struct pollfd p = {.events = POLLOUT};
+	struct pollfd p = { .events = POLLOUT };
 
 	if (!l || l->state != LINK_UP)
 		return;

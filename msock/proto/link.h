@@ -36,10 +36,10 @@ struct link_ops {
 
 /* fd is the link's from now on, also on failure. secret NULL: in the clear. */
 struct link *link_create(struct event_base *base, int fd, const uint8_t *secret, bool caller,
-                         const struct link_ops *ops, void *user);
+			 const struct link_ops *ops, void *user);
 /* Starts connecting; failure comes by on_down. from: local address or NULL. */
 struct link *link_dial(struct event_base *base, const struct sockaddr_in *to, const struct sockaddr_in *from,
-                       const uint8_t *secret, const struct link_ops *ops, void *user);
+		       const uint8_t *secret, const struct link_ops *ops, void *user);
 void link_destroy(struct link *l);
 void link_set_user(struct link *l, const struct link_ops *ops, void *user);
 bool link_is_up(const struct link *l);
@@ -52,6 +52,8 @@ void link_flush(struct link *l, int timeout_ms);
 
 /* link_send(l, LINK_MSG(DATA, data, &data)) */
 #define LINK_MSG(CASE, field, ptr)                                                                                     \
-	(&(Ms__Msg){.base = PROTOBUF_C_MESSAGE_INIT(&ms__msg__descriptor), .body_case = MS__MSG__BODY_##CASE, .field = (ptr)})
+	(&(Ms__Msg){ .base = PROTOBUF_C_MESSAGE_INIT(&ms__msg__descriptor),                                            \
+		     .body_case = MS__MSG__BODY_##CASE,                                                                \
+		     .field = (ptr) })
 
 #endif

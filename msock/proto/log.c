@@ -8,7 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
-static const char *const level_names[] = {"error", "warn", "info", "debug", "data"};
+static const char *const level_names[] = { "error", "warn", "info", "debug", "data" };
 static const char *log_name = "msock";
 static enum log_level log_limit = LOG_WARN;
 
@@ -37,7 +37,7 @@ static void say(enum log_level level, const char *format, va_list args)
 
 		clock_gettime(CLOCK_MONOTONIC, &now);
 		n = snprintf(line, sizeof(line), "%ld.%06ld %s[%d]: ", (long)now.tv_sec % 10000, now.tv_nsec / 1000,
-		             log_name, (int)getpid());
+			     log_name, (int)getpid());
 	} else {
 		n = snprintf(line, sizeof(line), "%s: ", log_name);
 	}

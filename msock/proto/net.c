@@ -11,7 +11,7 @@
 
 struct sockaddr_in net_address(uint32_t ip, uint16_t port)
 {
-	return (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(ip), .sin_port = htons(port)};
+	return (struct sockaddr_in){ .sin_family = AF_INET, .sin_addr.s_addr = htonl(ip), .sin_port = htons(port) };
 }
 
 int net_listen(uint32_t ip, uint16_t low, uint16_t high, uint16_t *port)
@@ -44,7 +44,7 @@ int net_listen(uint32_t ip, uint16_t low, uint16_t high, uint16_t *port)
 
 bool net_resolve(const char *name, uint32_t *ip)
 {
-	struct addrinfo hints = {.ai_family = AF_INET, .ai_socktype = SOCK_STREAM}, *list = NULL;
+	struct addrinfo hints = { .ai_family = AF_INET, .ai_socktype = SOCK_STREAM }, *list = NULL;
 	struct in_addr number;
 
 	if (inet_pton(AF_INET, name, &number) == 1) {
@@ -74,7 +74,7 @@ bool net_is_own(uint32_t ip)
 
 uint32_t net_towards(uint32_t ip)
 {
-	struct sockaddr_in to = net_address(ip, 9), own = {0};
+	struct sockaddr_in to = net_address(ip, 9), own = { 0 };
 	socklen_t size = sizeof(own);
 	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
@@ -104,7 +104,7 @@ uint32_t net_interface(const char *name)
 
 const char *net_text(uint32_t ip, char text[NET_IP_TEXT])
 {
-	struct in_addr a = {htonl(ip)};
+	struct in_addr a = { htonl(ip) };
 
 	return inet_ntop(AF_INET, &a, text, NET_IP_TEXT);
 }

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const uint8_t seal_magic[8] = {'m', 's', 'l', 'i', 'n', 'k', 0, 1};
+static const uint8_t seal_magic[8] = { 'm', 's', 'l', 'i', 'n', 'k', 0, 1 };
 
 struct seal {
 	bool caller;

@@ -88,6 +88,71 @@ static void stack(void)
 	}
 }
 
+static uint64_t sum_down(int n, uint64_t seed)
+{
+	volatile uint64_t frame[200];
+
+	for (int i = 0; i < 200; i++)
+		frame[i] = seed + (uint64_t)i;
+	if (n) {
+		CHECK(sum_down(n - 1, seed * 31 + 7) != 1);
+		for (int i = 0; i < 200; i++)
+			CHECK(frame[i] == seed + (uint64_t)i);
+	}
+	return seed | 2;
+}
+
+/* Deep and flat again and again, also between what is sent before the freeze and the freeze. */
+static void stack_live(void)
+{
+	uint64_t seed = 99;
+
+	for (unsigned k = 0; k < MOVES; k++) {
+		unsigned before = member_moves;
+		int deepest = 20;
+
+		CHECK(write(1, "move\n", 5) == 5);
+		while (member_moves == before) {
+			sum_down((int)(seed >> 33) % deepest, seed);
+			seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+			deepest += deepest < 2000;
+		}
+	}
+}
+
+/* A private mapping of a file whose pieces change their protection all the time. */
+static void file_live(void)
+{
+	enum { N = 64 };
+	char path[512];
+	uint64_t seed = 7, count[N] = { 0 };
+	uint64_t *p;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/live", feature_dir());
+	fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	CHECK(fd >= 0 && ftruncate(fd, N * 4096) == 0);
+	p = mmap(NULL, N * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
+	close(fd);
+	for (unsigned k = 0; k < MOVES; k++) {
+		unsigned before = member_moves;
+
+		CHECK(write(1, "move\n", 5) == 5);
+		while (member_moves == before) {
+			size_t i = (seed = seed * 6364136223846793005ull + 1442695040888963407ull) >> 58;
+			uint64_t *page = p + i * 512;
+
+			CHECK(page[i] == count[i]);
+			CHECK(mprotect(page, 4096, PROT_READ | PROT_WRITE) == 0);
+			page[i] = ++count[i];
+			CHECK(mprotect(page, 4096, seed & 1 << 20 ? PROT_READ : PROT_READ | PROT_WRITE) == 0);
+		}
+		for (size_t i = 0; i < N; i++)
+			CHECK(p[i * 512 + i] == count[i]);
+	}
+	unlink(path);
+}
+
 static void protections(void)
 {
 	const size_t page = 4096;
@@ -397,6 +462,8 @@ const struct feature memory_features[] = {
 	{ "pattern", pattern },
 	{ "heap", heap },
 	{ "stack", stack },
+	{ "stack-live", stack_live },
+	{ "file-live", file_live },
 	{ "protections", protections },
 	{ "jit", jit },
 	{ "sparse", sparse },

@@ -55,8 +55,9 @@ def make_network(address):
 class Host:
     """Children are sessions of their own; who asked for one hears its wait status on the connection."""
 
-    def __init__(self, name, listener):
+    def __init__(self, name, shared, listener):
         self.name = name
+        self.shared = shared  # directories that are not this host's own
         self.selector = selectors.DefaultSelector()
         self.listener = listener
         self.children = {}  # pid: connection
@@ -162,11 +163,10 @@ class Host:
                 found.append({"pid": int(entry), "name": name, "state": rest[0], "fds": descriptors})
             return {"processes": found}
         if message.get("look") == "files":
-            lab = message.get("but", [])
             found = []
             for top in PRIVATE:
                 for where, directories, files in os.walk(top):
-                    directories[:] = [d for d in directories if os.path.join(where, d) not in lab]
+                    directories[:] = [d for d in directories if os.path.join(where, d) not in self.shared]
                     found += [os.path.join(where, f) for f in files]
             return {"files": sorted(found)}
         return {"error": f"{self.name}: no such request"}
@@ -189,7 +189,7 @@ def main():
     make_network(address)
     socket.sethostname(name)
     # children get a default disposition again in spawn; ignored ones would be inherited through exec
-    host = Host(name, labrpc.listen(os.path.join(directory, f"{name}.sock")))
+    host = Host(name, [directory] + lab["share"], labrpc.listen(os.path.join(directory, f"{name}.sock")))
     print("ready", flush=True)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)

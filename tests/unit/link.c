@@ -55,11 +55,11 @@ static void on_down(struct link *l, const char *why, void *user)
 	event_base_loopbreak(e->base);
 }
 
-static const struct link_ops ops = {.on_up = on_up, .on_message = on_message, .on_down = on_down};
+static const struct link_ops ops = { .on_up = on_up, .on_message = on_message, .on_down = on_down };
 
 static void run(struct event_base *base)
 {
-	struct timeval limit = {PATIENCE_S, 0};
+	struct timeval limit = { PATIENCE_S, 0 };
 
 	event_base_loopexit(base, &limit);
 	event_base_dispatch(base);
@@ -75,7 +75,7 @@ static void send_all(struct link *l)
 		for (size_t i = 0; i < (size_t)n * 997; i++)
 			block[i] = (uint8_t)(i + n);
 		d.offset = n;
-		d.bytes = (ProtobufCBinaryData){(size_t)n * 997, block};
+		d.bytes = (ProtobufCBinaryData){ (size_t)n * 997, block };
 		link_send(l, LINK_MSG(DATA, data, &d));
 	}
 	free(block);
@@ -83,7 +83,7 @@ static void send_all(struct link *l)
 
 static void exchange(const uint8_t *secret)
 {
-	struct end a = {.base = event_base_new()}, b = {.base = a.base};
+	struct end a = { .base = event_base_new() }, b = { .base = a.base };
 	int pair[2];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
@@ -113,7 +113,7 @@ static void test_clear(void **state)
 
 static void test_wrong_secret(void **state)
 {
-	struct end a = {.base = event_base_new()}, b = {.base = a.base};
+	struct end a = { .base = event_base_new() }, b = { .base = a.base };
 	int pair[2];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
@@ -135,7 +135,7 @@ static void test_noise(void **state)
 	unsigned seed = 4711;
 
 	for (int round = 0; round < 200; round++) {
-		struct end b = {.base = event_base_new()};
+		struct end b = { .base = event_base_new() };
 		uint8_t noise[4096];
 		int pair[2];
 
@@ -144,7 +144,7 @@ static void test_noise(void **state)
 		for (size_t i = 0; i < sizeof(noise); i++)
 			noise[i] = (uint8_t)rand_r(&seed);
 		if (round & 2) /* a length that fits, then nonsense */
-			memcpy(noise, (uint8_t[]){200, 0, 0, 0}, 4);
+			memcpy(noise, (uint8_t[]){ 200, 0, 0, 0 }, 4);
 		assert_int_equal(write(pair[0], noise, sizeof(noise)), sizeof(noise));
 		close(pair[0]);
 		run(b.base);
@@ -204,7 +204,7 @@ static void test_channel(void **state)
 	assert_int_equal(out.sent, 4);
 	assert_int_equal(channel_out_room(&out), CHANNEL_WINDOW - 6);
 
-	d.bytes = (ProtobufCBinaryData){10, bytes};
+	d.bytes = (ProtobufCBinaryData){ 10, bytes };
 	assert_true(channel_in_take(&in, &d));
 	assert_false(channel_in_take(&in, &d)); /* the same again */
 	d.offset = 11;
@@ -221,9 +221,9 @@ static void test_channel(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_sealed), cmocka_unit_test(test_clear),
-	                                   cmocka_unit_test(test_wrong_secret), cmocka_unit_test(test_noise),
-	                                   cmocka_unit_test(test_seal), cmocka_unit_test(test_channel)};
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_sealed),       cmocka_unit_test(test_clear),
+					    cmocka_unit_test(test_wrong_secret), cmocka_unit_test(test_noise),
+					    cmocka_unit_test(test_seal),         cmocka_unit_test(test_channel) };
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
 	return cmocka_run_group_tests(tests, NULL, NULL);

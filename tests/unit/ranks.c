@@ -23,18 +23,18 @@ static void check_list(const char *text, const uint32_t *want, size_t count)
 
 static void test_good(void **state)
 {
-	check_list("2", (uint32_t[]){MS_MEMBER(0, 2)}, 1);
-	check_list("0.2", (uint32_t[]){MS_MEMBER(0, 2)}, 1);
-	check_list("1.0-3", (uint32_t[]){MS_MEMBER(1, 0), MS_MEMBER(1, 1), MS_MEMBER(1, 2), MS_MEMBER(1, 3)}, 4);
-	check_list("0,2-3", (uint32_t[]){0, 2, 3}, 3);
-	check_list("3,1023.4194303", (uint32_t[]){3, 0xffffffff}, 2);
+	check_list("2", (uint32_t[]){ MS_MEMBER(0, 2) }, 1);
+	check_list("0.2", (uint32_t[]){ MS_MEMBER(0, 2) }, 1);
+	check_list("1.0-3", (uint32_t[]){ MS_MEMBER(1, 0), MS_MEMBER(1, 1), MS_MEMBER(1, 2), MS_MEMBER(1, 3) }, 4);
+	check_list("0,2-3", (uint32_t[]){ 0, 2, 3 }, 3);
+	check_list("3,1023.4194303", (uint32_t[]){ 3, 0xffffffff }, 2);
 }
 
 static void test_bad(void **state)
 {
-	static const char *const bad[] = {"",    "x",     "-1",      "1-",   "3-2",     "1.",  ".1",     "1,",
-	                                  ",1",  "1.2.3", "1 2",     "1024.0", "4194304", "0x1", "0-99999999", "1,2x",
-	                                  "+1", "0-4194303"};
+	static const char *const bad[] = { "",        "x",   "-1",         "1-",    "3-2", "1.",
+					   ".1",      "1,",  ",1",         "1.2.3", "1 2", "1024.0",
+					   "4194304", "0x1", "0-99999999", "1,2x",  "+1",  "0-4194303" };
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
 		struct ranks r;
@@ -46,7 +46,7 @@ static void test_bad(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_good), cmocka_unit_test(test_bad)};
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_good), cmocka_unit_test(test_bad) };
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
 	return cmocka_run_group_tests(tests, NULL, NULL);

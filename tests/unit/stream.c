@@ -528,10 +528,133 @@ static void test_random(void **state)
 	print_message("# %llu relinks, %llu commits drained, %llu by mirror\n", relinks, drains, mirrors);
 }
 
+/* One end alone: what the peer's end, the peer's member's end and resets do in each state. */
+static struct stream *alone(void)
+{
+	memset(sides, 0, sizeof(sides));
+	memset(legs, 0, sizeof(legs));
+	broken = NULL;
+	quiet = true;
+	stream_init(&sides[0].s, &ops, &sides[0].self, 5, 0);
+	return &sides[0].s;
+}
+
+static void say(struct stream *s, enum stream_event event, uint32_t leg, uint64_t cut, uint64_t m)
+{
+	struct stream_msg msg = { .stream = s->id, .leg = leg, .cut = cut, .taken = cut, .m = m };
+
+	stream_handle(s, event, &msg);
+	if (stream_check(s))
+		fail_msg("%s", stream_check(s));
+}
+
+static void test_closed_peer(void **state)
+{
+	struct stream *s = alone();
+
+	stream_wrote(s, 10);
+	say(s, STREAM_CLOSED, 0, 7, 0);
+	assert_int_equal(s->state, STREAM_FLUSHING);
+	assert_false(stream_may_write(s));
+	stream_took(s, 7);
+	stream_handle(s, STREAM_LEG_END, NULL);
+	assert_int_equal(s->state, STREAM_OVER);
+	assert_true(stream_at_eof(s));
+	assert_int_equal(s->error, 0);
+	assert_null(broken);
+
+	s = alone(); /* the answer to the own PREPARE, everything was read before */
+	stream_took(s, 7);
+	sides[0].self.moving = sides[0].self.draining = true;
+	stream_handle(s, STREAM_MOVE, NULL);
+	stream_handle(s, STREAM_LEG_END, NULL);
+	assert_false(stream_at_eof(s));
+	say(s, STREAM_CLOSED, 0, 7, 0);
+	assert_int_equal(s->state, STREAM_OVER);
+	assert_true(stream_settled(s));
+	assert_null(broken);
+}
+
+static void test_closed_with_wrong_count(void **state)
+{
+	struct stream *s = alone();
+
+	stream_took(s, 6);
+	say(s, STREAM_CLOSED, 0, 7, 0);
+	stream_handle(s, STREAM_LEG_END, NULL);
+	assert_non_null(broken);
+}
+
+static void test_ended_member(void **state)
+{
+	struct stream *s = alone();
+
+	stream_handle(s, STREAM_ENDED, NULL);
+	assert_int_equal(s->state, STREAM_STEADY);
+	stream_handle(s, STREAM_LEG_END, NULL);
+	assert_true(stream_at_eof(s));
+
+	s = alone();
+	say(s, STREAM_PREPARE, 0, 0, 1);
+	assert_int_equal(s->state, STREAM_FLUSHING);
+	stream_handle(s, STREAM_ENDED, NULL);
+	assert_int_equal(s->state, STREAM_FLUSHING);
+	stream_took(s, 3);
+	stream_handle(s, STREAM_LEG_END, NULL);
+	assert_int_equal(s->state, STREAM_OVER);
+	assert_int_equal(s->error, ECONNRESET);
+
+	s = alone();
+	say(s, STREAM_OFFER, 1, 0, 1);
+	assert_true(s->dialling);
+	stream_handle(s, STREAM_ENDED, NULL);
+	assert_false(s->dialling);
+	assert_int_equal(sides[0].dial, DIAL_NOT);
+}
+
+static void test_reset(void **state)
+{
+	struct stream *s = alone();
+
+	stream_handle(s, STREAM_RESET, NULL);
+	assert_int_equal(s->state, STREAM_OVER);
+	assert_int_equal(s->error, ECONNRESET);
+
+	s = alone(); /* parked: the leg was read to its end, a reset of it means nothing */
+	stream_handle(s, STREAM_LEG_END, NULL);
+	say(s, STREAM_PREPARE, 0, 0, 1);
+	assert_int_equal(s->state, STREAM_PARKED);
+	stream_handle(s, STREAM_RESET, NULL);
+	assert_int_equal(s->state, STREAM_PARKED);
+}
+
+static void test_lower_and_later_messages(void **state)
+{
+	struct stream *s = alone();
+
+	say(s, STREAM_PREPARE, 1, 0, 1); /* of a leg that this end does not have yet: held */
+	assert_int_equal(s->state, STREAM_STEADY);
+	say(s, STREAM_OFFER, 0, 0, 1);
+	assert_int_equal(s->state, STREAM_STEADY);
+	say(s, STREAM_OFFER, 1, 0, 1);
+	stream_handle(s, STREAM_LEG_END, NULL);
+	assert_int_equal(s->state, STREAM_PARKED);
+	say(s, STREAM_ACCEPT, 1, 0, 1);
+	/* The held PREPARE says that the peer has settled the older leg, and is answered now. */
+	assert_int_equal(s->leg, 1);
+	assert_int_equal(s->state, STREAM_FLUSHING);
+	assert_int_equal(s->held, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_random),
+		cmocka_unit_test(test_closed_peer),
+		cmocka_unit_test(test_closed_with_wrong_count),
+		cmocka_unit_test(test_ended_member),
+		cmocka_unit_test(test_reset),
+		cmocka_unit_test(test_lower_and_later_messages),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

@@ -20,7 +20,7 @@ static Ms__Serving serving(uint32_t n, uint64_t m, uint32_t port)
 	s.ip = 0x7f000002;
 	s.port = port;
 	s.m = m;
-	s.cookie = (ProtobufCBinaryData){sizeof(cookie), cookie};
+	s.cookie = (ProtobufCBinaryData){ sizeof(cookie), cookie };
 	return s;
 }
 
@@ -78,8 +78,8 @@ static void test_cleaner(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {cmocka_unit_test(test_newer_wins), cmocka_unit_test(test_many),
-	                                   cmocka_unit_test(test_cleaner)};
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_newer_wins), cmocka_unit_test(test_many),
+					    cmocka_unit_test(test_cleaner) };
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -225,6 +225,8 @@ int ch3m_conn_end_vc(MPIDI_VC_t *vc)
 	vc->ch.state = CH3M_VC_IDLE;
 	mpi_errno = MPIDI_CH3U_Handle_connection(vc, MPIDI_VC_EVENT_TERMINATED);
 	MPIR_ERR_CHECK(mpi_errno);
+	/* The device signals only the end of the last of several; MPI_Comm_accept and _connect wait for that of one. */
+	MPIDI_CH3_Progress_signal_completion();
 	/* If that was the end of the process group, then VC_Destroy has closed what was parked. */
 	if (parked && parked->state == CH3M_CONN_PARKED)
 		mpi_errno = ch3m_handshake_decide(parked);

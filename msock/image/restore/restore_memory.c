@@ -23,7 +23,7 @@ static int area_error(const struct image_area *a, const char *what, int e)
 /* Most areas come several in a row from one file. */
 static int file_of(const struct image_area *a)
 {
-	bool write = a->kind == IMAGE_AREA_SHARED_FILE && (a->prot & PROT_WRITE);
+	bool write = a->kind == IMAGE_AREA_SHARED_FILE; /* it may be made writable later */
 	struct stat st;
 
 	if (last_file.fd >= 0 && last_file.write == write && ms_streq(last_file.path, a->path))
@@ -31,6 +31,8 @@ static int file_of(const struct image_area *a)
 	if (last_file.fd >= 0)
 		ms_close(last_file.fd);
 	last_file.fd = ms_open(a->path, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC, 0);
+	if (last_file.fd < 0 && write && !(a->prot & PROT_WRITE))
+		last_file.fd = ms_open(a->path, O_RDONLY | O_CLOEXEC, 0);
 	if (last_file.fd < 0)
 		return area_error(a, "cannot open", last_file.fd);
 	last_file.path = a->path;
@@ -190,15 +192,22 @@ int memory_touch(void)
 	return 0;
 }
 
-/* May what is mapped for `old` stay where `new` overlaps it? */
+/*
+ * May what is mapped for `old` stay where `new` overlaps it?  Pages may have
+ * come already, so whatever is the same but for its bounds has to.
+ */
 static bool area_keeps(const struct image_area *old, const struct image_area *new)
 {
 	if (old->kind != new->kind || old->flags != new->flags)
 		return false;
-	if (old->kind == IMAGE_AREA_ANON && !(old->flags & IMAGE_AREA_GROWSDOWN))
+	switch (old->kind) {
+	case IMAGE_AREA_ANON:
 		return true;
-	return old->start == new->start && old->end == new->end && old->offset == new->offset &&
-	       ms_streq(old->path, new->path);
+	case IMAGE_AREA_FILE:
+	case IMAGE_AREA_SHARED_FILE:
+		return old->start - old->offset == new->start - new->offset && ms_streq(old->path, new->path);
+	}
+	return old->start == new->start && old->end == new->end;
 }
 
 static uint64_t highest(uint64_t a, uint64_t b)
@@ -241,6 +250,23 @@ static void unmap_gone(void)
 	}
 }
 
+/*
+ * A stack that has grown since it was announced: let it grow here too.  A
+ * second mapping below would not become one with it, and then neither grows.
+ */
+static int stack_grow(const struct image_area *a)
+{
+	struct rlimit limit;
+
+	ms_sys4(SYS_prlimit64, 0, RLIMIT_STACK, 0, (long)&limit);
+	limit.rlim_cur = limit.rlim_max;
+	ms_sys4(SYS_prlimit64, 0, RLIMIT_STACK, (long)&limit, 0);
+	if (limit.rlim_cur < a->end - a->start)
+		return area_error(a, "the stack is larger than the limit here", ENOMEM);
+	*(volatile char *)a->start = 0;
+	return 0;
+}
+
 /* Keep what is there, with the new protection; map the rest. */
 static int map_new(void)
 {
@@ -262,8 +288,12 @@ static int map_new(void)
 
 			if (!area_keeps(&from->a, &to->a))
 				continue;
-			if (area_map(&to->a, at, start))
+			if ((to->a.flags & IMAGE_AREA_GROWSDOWN) && at < start && end == to->a.end) {
+				if (stack_grow(&to->a))
+					return -1;
+			} else if (area_map(&to->a, at, start)) {
 				return -1;
+			}
 			if (from->a.prot != to->a.prot || from->opened)
 				e = ms_mprotect((void *)start, end - start, to->a.prot);
 			if (e)
