@@ -7,8 +7,8 @@ enum { ARENA_SIZE = 64 << 20 }; /* address space only: pages come when used */
 
 struct baggage *baggage_create(void)
 {
-	struct baggage *c = ms_mmap(NULL, ARENA_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
-				  -1, 0);
+	struct baggage *c =
+		ms_mmap(NULL, ARENA_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (ms_is_error(c))
 		return NULL;

@@ -30,7 +30,7 @@ struct image_slot {
 	uint32_t state; /* enum image_slot_state; futex word */
 	int tid;
 	bool main;
-	void *frame;    /* struct ucontext at the bottom of the kernel's signal frame */
+	void *frame; /* struct ucontext at the bottom of the kernel's signal frame */
 	struct image_context context;
 	uint64_t fs, gs;
 	void *clear_tid;
@@ -55,10 +55,10 @@ struct baggage_timer {
 };
 
 enum baggage_file_kind {
-	BAGGAGE_PATH,    /* regular file, directory, harmless device: opened again */
-	BAGGAGE_CHANNEL, /* one of the daemon's: extra is which */
-	BAGGAGE_EVENTFD, /* extra: count */
-	BAGGAGE_TIMERFD, /* extra: clock; timer, ticks */
+	BAGGAGE_PATH,     /* regular file, directory, harmless device: opened again */
+	BAGGAGE_CHANNEL,  /* one of the daemon's: extra is which */
+	BAGGAGE_EVENTFD,  /* extra: count */
+	BAGGAGE_TIMERFD,  /* extra: clock; timer, ticks */
 	BAGGAGE_SIGNALFD, /* extra: mask */
 	BAGGAGE_PIPE,     /* both ends are the process's own; content */
 	BAGGAGE_UNLINKED, /* a regular file without a name; content */
@@ -84,18 +84,18 @@ struct baggage_file {
 	int fd, same_as; /* index of the first entry with the same description; its own if none */
 	uint8_t kind;
 	bool cloexec;
-	bool reopened;   /* another description of an end of a pipe than the first */
-	int flags;       /* F_GETFL */
+	bool reopened; /* another description of an end of a pipe than the first */
+	int flags;     /* F_GETFL */
 	int64_t offset;
 	uint64_t dev, ino, extra;
 	struct itimerspec timer;
 	const char *path;
-	void *content;   /* of the first entry of an object */
+	void *content; /* of the first entry of an object */
 	uint64_t content_size;
 	uint32_t capacity, mode;
 	struct baggage_watch *watch;
 	uint32_t watches;
-	int made[2];     /* at the target, while descriptors are put in place */
+	int made[2]; /* at the target, while descriptors are put in place */
 };
 
 enum { BAGGAGE_LIMITS = 16, BAGGAGE_BLOBS = 64 };

@@ -94,8 +94,10 @@ static int refuse_children(struct workspace *ws)
 
 	if (e == -ECHILD)
 		return 0;
-	return image_say(ws->why, info.si_pid ? "it has a child process that nobody has waited for: %d" :
-						 "it has a running child process", info.si_pid);
+	return image_say(ws->why,
+			 info.si_pid ? "it has a child process that nobody has waited for: %d"
+				     : "it has a running child process",
+			 info.si_pid);
 }
 
 static int capture_check(struct workspace *ws)
@@ -288,9 +290,9 @@ static int measure_clocks(struct workspace *ws)
 static void run_early(struct workspace *ws)
 {
 	ws->result = capture_check(ws) || send_hello(ws) || send_areas(ws, false) || send_list(ws, IMAGE_TOUCH) ||
-				     measure_clocks(ws) || send_live(ws) ?
-			     -1 :
-			     0;
+				     measure_clocks(ws) || send_live(ws)
+			     ? -1
+			     : 0;
 }
 
 void image_cancel(void)
@@ -370,9 +372,9 @@ static int send_program(struct workspace *ws)
 			after = s + 2;
 	frame_begin(ws, &c);
 	for (int i = 0; i < IMAGE_MARKS; i++)
-		ms_put_u64(&c, i == IMAGE_BRK ? (uint64_t)ms_sys1(SYS_brk, 0) :
-				      field[i]	    ? stat_field(after, field[i]) :
-							0);
+		ms_put_u64(&c, i == IMAGE_BRK ? (uint64_t)ms_sys1(SYS_brk, 0)
+			       : field[i]     ? stat_field(after, field[i])
+					      : 0);
 	n = ms_readlinkat(AT_FDCWD, "/proc/self/exe", text, IMAGE_PATH_MAX - 1);
 	text[n > 0 ? n : 0] = 0;
 	ms_put_str(&c, text);

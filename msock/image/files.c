@@ -12,8 +12,8 @@
 enum { FDS_MAX = 65536, KCMP_FILE = 0 };
 
 /* Flags that mean something after the open. */
-static const int kept_flags = O_ACCMODE | O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME | O_DSYNC | O_SYNC | O_PATH |
-			      O_DIRECTORY | O_NOFOLLOW;
+static const int kept_flags =
+	O_ACCMODE | O_APPEND | O_NONBLOCK | O_DIRECT | O_NOATIME | O_DSYNC | O_SYNC | O_PATH | O_DIRECTORY | O_NOFOLLOW;
 
 static const char *fd_path(char buf[64], int fd)
 {
@@ -166,7 +166,8 @@ static int file_classify(struct baggage *c, struct baggage_file *f, const struct
 	case S_IFIFO:
 		/* A pipe without a name may be the process's own: special_collect knows when all are listed. */
 		f->kind = BAGGAGE_PIPE;
-		return path[0] != '/' ? 0 : image_say(why, "descriptor %d: a pipe that is not the job's: %s", f->fd, path);
+		return path[0] != '/' ? 0
+				      : image_say(why, "descriptor %d: a pipe that is not the job's: %s", f->fd, path);
 	case S_IFSOCK:
 		return image_say(why, "descriptor %d: a socket that is not the job's: %s", f->fd, path);
 	}
@@ -312,7 +313,8 @@ static int fd_lift(int *fd, int above, char why[IMAGE_WHY])
 		return 0;
 	to = ms_fcntl(*fd, F_DUPFD_CLOEXEC, above);
 	if (to < 0)
-		return image_say(why, "descriptor numbers up to %d and some more are not to be had: %e", above, (int)to);
+		return image_say(why, "descriptor numbers up to %d and some more are not to be had: %e", above,
+				 (int)to);
 	*fd = (int)to;
 	return 0;
 }

@@ -347,7 +347,8 @@ int image_freeze(int signal, int agent_tid, uint64_t timeout_ns, char why[IMAGE_
 
 		if (n < 0)
 			return -1;
-		rest = kick_rest(tids, n, agent_tid, round % 200 == 0 || load(&st->bounced) != bounced || n != seen, &late);
+		rest = kick_rest(tids, n, agent_tid, round % 200 == 0 || load(&st->bounced) != bounced || n != seen,
+				 &late);
 		bounced = load(&st->bounced);
 		seen = n;
 		if (rest == 0) {
@@ -360,7 +361,8 @@ int image_freeze(int signal, int agent_tid, uint64_t timeout_ns, char why[IMAGE_
 		}
 		settled = false;
 		if (ms_clock_ns(CLOCK_MONOTONIC) - st->freeze_start_ns > timeout_ns)
-			return image_say(why, "thread %d does not stop: it blocks signal %d or is in a long system call",
+			return image_say(why,
+					 "thread %d does not stop: it blocks signal %d or is in a long system call",
 					 late, signal);
 		if (load(&st->parked) == parked)
 			ms_futex(&st->parked, FUTEX_WAIT, parked, &slice);

@@ -21,22 +21,25 @@ enum { IMAGE_WHY = 256 }; /* bytes of a reason, with its NUL */
 
 /* What the library tells the capture about itself.  All pointers are borrowed for the call. */
 struct image_source {
-	int sock;              /* connection to the restorer, blocking */
-	uint64_t hash_key;     /* for the sum of page hashes */
+	int sock;          /* connection to the restorer, blocking */
+	uint64_t hash_key; /* for the sum of page hashes */
 	uint64_t m;
-	const int *own_fds;    /* descriptors that the library makes again by itself: left out */
+	const int *own_fds; /* descriptors that the library makes again by itself: left out */
 	size_t own_count;
-	int control_fd;        /* the restorer puts its own control socket under this number */
-	int listener_fd;       /* ... and a new listener of the member's data port under this; -1 if none */
-	struct { uint64_t dev, ino; } channel[4]; /* pipes and socket of stdin, stdout, stderr, PMI; 0 0: none */
-	void (*resume)(const void *msg, size_t bytes); /* called once at the target, MS_D_RESUME's bytes, in the main
-	                                                  thread, its FS set, all signals blocked, before any thread goes on */
-	const char *fault;     /* name of a fault point or "" */
+	int control_fd;  /* the restorer puts its own control socket under this number */
+	int listener_fd; /* ... and a new listener of the member's data port under this; -1 if none */
+	struct {
+		uint64_t dev, ino;
+	} channel[4]; /* pipes and socket of stdin, stdout, stderr, PMI; 0 0: none */
+	void (*resume)(const void *msg,
+		       size_t bytes); /* called once at the target, MS_D_RESUME's bytes, in the main
+					 thread, its FS set, all signals blocked, before any thread goes on */
+	const char *fault;            /* name of a fault point or "" */
 };
 
 struct image_stats {
-	uint64_t bytes;        /* sent */
-	uint64_t sum;          /* of the page hashes */
+	uint64_t bytes;           /* sent */
+	uint64_t sum;             /* of the page hashes */
 	uint64_t freeze_start_ns; /* CLOCK_MONOTONIC of the member */
 	uint32_t rounds;
 };
@@ -49,7 +52,7 @@ struct image_stats {
  * the process but the caller with `signal` until all are parked, or time is over.
  */
 void image_park(void *ucontext);
-bool image_freezing(void);                 /* true from image_freeze until image_thaw: the handler must park */
+bool image_freezing(void); /* true from image_freeze until image_thaw: the handler must park */
 int image_freeze(int signal, int agent_tid, uint64_t timeout_ns, char why[IMAGE_WHY]);
 void image_thaw(void);
 
@@ -77,10 +80,13 @@ uint64_t image_frozen_ns(void);
  * *alive_fd: the member's init lives until this is closed; *init_pid is to be
  * reaped after that.  Returns 0, or -1 with the reason.
  */
-struct image_place { int mode; char says[128]; }; /* what image_probe found; says: for msrank-ps */
+struct image_place {
+	int mode;
+	char says[128];
+}; /* what image_probe found; says: for msrank-ps */
 enum image_mode { IMAGE_MODE_FULL, IMAGE_MODE_NO_TIME, IMAGE_MODE_NO_PROC, IMAGE_MODE_PLAIN };
 int image_probe(const char *msrestore_path, struct image_place *place);
-int image_spawn(const struct image_place *place, const char *msrestore_path, int control_fd, pid_t tid,
-                pid_t *pid, pid_t *init_pid, int *alive_fd, char why[IMAGE_WHY]);
+int image_spawn(const struct image_place *place, const char *msrestore_path, int control_fd, pid_t tid, pid_t *pid,
+		pid_t *init_pid, int *alive_fd, char why[IMAGE_WHY]);
 
 #endif

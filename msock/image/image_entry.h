@@ -23,14 +23,14 @@ struct image_slot;
 
 /* In the zone; the restorer keeps it until the zone goes. */
 struct image_arrival {
-	uint32_t version;    /* IMAGE_ENTRY_VERSION */
-	int control_fd;      /* in: where they are; out: where the member wants them */
+	uint32_t version; /* IMAGE_ENTRY_VERSION */
+	int control_fd;   /* in: where they are; out: where the member wants them */
 	int listener_fd;
-	int channel_fd[4];   /* -1: none */
-	bool ids_kept;       /* pid and tids are those of the source */
-	uint32_t ready;      /* threads but the main one that have put on their old state; futex word */
-	uint32_t go;         /* set by the main thread; futex word */
-	const void *msg;     /* MS_D_RESUME, set before the main thread goes */
+	int channel_fd[4]; /* -1: none */
+	bool ids_kept;     /* pid and tids are those of the source */
+	uint32_t ready;    /* threads but the main one that have put on their old state; futex word */
+	uint32_t go;       /* set by the main thread; futex word */
+	const void *msg;   /* MS_D_RESUME, set before the main thread goes */
 	size_t msg_bytes;
 	char why[IMAGE_WHY];
 };

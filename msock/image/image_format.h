@@ -23,8 +23,8 @@ enum {
 	IMAGE_VERSION = 1,
 	IMAGE_FRAME_HEAD = 16,
 	IMAGE_FRAME_MAX = 65536,
-	IMAGE_RUNS_MAX = 256,      /* runs of pages in one frame */
-	IMAGE_BATCH_PAGES = 256,   /* pages in one frame: both ends hash what is still in the cache */
+	IMAGE_RUNS_MAX = 256,    /* runs of pages in one frame */
+	IMAGE_BATCH_PAGES = 256, /* pages in one frame: both ends hash what is still in the cache */
 	IMAGE_PATH_MAX = 4096,
 	IMAGE_THREADS_MAX = 2048,
 	IMAGE_AREAS_MAX = 65536,
@@ -38,15 +38,15 @@ enum image_frame {
 	IMAGE_PING,      /* u64 number */
 	IMAGE_PONG,      /* u64 number, u64 CLOCK_MONOTONIC ns, u64 CLOCK_BOOTTIME ns: of the target's daemon */
 	IMAGE_FREEZE,    /* i64 monotonic, i64 boottime: member's clock less the target's, ns; u64 x 2: the member's
-	                    clocks at the freeze; u64 address of image_prepare, image_thread; u32 n,
-	                    n x { u32 tid, u64 address of its slot }; the first is the main thread */
+			    clocks at the freeze; u64 address of image_prepare, image_thread; u32 n,
+			    n x { u32 tid, u64 address of its slot }; the first is the main thread */
 	IMAGE_PROGRAM,   /* u64 x 12: start and end of code, data, brk, start of stack, arguments, environment;
-	                    str exe, u16 bytes of auxv, auxv; u8 dumpable */
+			    str exe, u16 bytes of auxv, auxv; u8 dumpable */
 	IMAGE_PAGES,     /* u16 n, n x { u64 address, u32 pages }, then their bytes */
 	IMAGE_KEEP,      /* u16 n, n x { u64 address, u64 pages }: in order; all private pages that are not in the list
-	                    were never sent, or are zero, or the file's, again */
+			    were never sent, or are zero, or the file's, again */
 	IMAGE_KEEP_END,
-	IMAGE_END,       /* u64 sum of page hashes, u64 bytes of pages */
+	IMAGE_END, /* u64 sum of page hashes, u64 bytes of pages */
 };
 
 enum image_area_kind {
@@ -55,7 +55,7 @@ enum image_area_kind {
 	IMAGE_AREA_SHARED_FILE, /* shared, of a file: the file is the content */
 	IMAGE_AREA_SHARED_ANON, /* shared with nobody: content in the image */
 	IMAGE_AREA_VDSO,
-	IMAGE_AREA_VVAR,        /* one for each of the kernel's data areas, in order of address */
+	IMAGE_AREA_VVAR, /* one for each of the kernel's data areas, in order of address */
 };
 
 enum { IMAGE_AREA_GROWSDOWN = 1, IMAGE_AREA_NORESERVE = 2, IMAGE_AREA_WHOLE = 4 /* all pages, read as from a file */ };
@@ -70,8 +70,18 @@ struct image_area {
 
 /* Order of the twelve in IMAGE_PROGRAM and in struct prctl_mm_map. */
 enum image_program_mark {
-	IMAGE_CODE_START, IMAGE_CODE_END, IMAGE_DATA_START, IMAGE_DATA_END, IMAGE_BRK_START, IMAGE_BRK,
-	IMAGE_STACK_START, IMAGE_ARG_START, IMAGE_ARG_END, IMAGE_ENV_START, IMAGE_ENV_END, IMAGE_MARK_SPARE,
+	IMAGE_CODE_START,
+	IMAGE_CODE_END,
+	IMAGE_DATA_START,
+	IMAGE_DATA_END,
+	IMAGE_BRK_START,
+	IMAGE_BRK,
+	IMAGE_STACK_START,
+	IMAGE_ARG_START,
+	IMAGE_ARG_END,
+	IMAGE_ENV_START,
+	IMAGE_ENV_END,
+	IMAGE_MARK_SPARE,
 	IMAGE_MARKS,
 };
 

@@ -23,7 +23,7 @@ enum { NEEDS_VERSION = 1, NEEDS_MAX = 4 << 20, PATH_SIZE = 4096, FLAGS_SIZE = 81
 
 enum need_kind {
 	NEED_CONTENT = 1, /* mapped, or open for reading: the same bytes */
-	NEED_SIZE,	  /* may be written: the very file has to be there, and may have grown since */
+	NEED_SIZE,        /* may be written: the very file has to be there, and may have grown since */
 };
 
 static int why_set(char why[IMAGE_WHY], const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -45,7 +45,7 @@ static struct hashed {
 	off_t size;
 	struct timespec changed;
 	uint64_t hash;
-} *hashed;
+} * hashed;
 static size_t hashed_count, hashed_room;
 
 static const struct hashed *hashed_find(const struct stat *st)
@@ -132,11 +132,13 @@ static void cpu_flags(char *flags, size_t size)
 /* Flags that are the kernel's choice or invisible to programs say nothing about where they can run. */
 static int flag_matters(const char *flag, size_t n)
 {
-	static const char *const prefix[] = { "sse", "ssse3", "avx", "amx", "aes",   "vaes", "bmi",   "fma",  "f16c",
-					      "sha", "gfni",  "pni", "popcnt", "movbe", "adx",	"rdrand", "rdseed", "abm",
-					      "cx16", "pclmul", "vpclmul", "xsave", "fsgsbase", "erms", "fsrm", "lahf",
-					      "movdir", "serialize", "rtm", "hle", "clwb", "clflushopt", "rdpid", "tbm",
-					      "xop", "lzcnt", "mmx", "fxsr", "cmov", "rdtscp", "waitpkg", "cldemote" };
+	static const char *const prefix[] = { "sse",    "ssse3",      "avx",     "amx",       "aes",      "vaes",
+					      "bmi",    "fma",        "f16c",    "sha",       "gfni",     "pni",
+					      "popcnt", "movbe",      "adx",     "rdrand",    "rdseed",   "abm",
+					      "cx16",   "pclmul",     "vpclmul", "xsave",     "fsgsbase", "erms",
+					      "fsrm",   "lahf",       "movdir",  "serialize", "rtm",      "hle",
+					      "clwb",   "clflushopt", "rdpid",   "tbm",       "xop",      "lzcnt",
+					      "mmx",    "fxsr",       "cmov",    "rdtscp",    "waitpkg",  "cldemote" };
 
 	for (size_t i = 0; i < sizeof(prefix) / sizeof(prefix[0]); i++)
 		if (n >= strlen(prefix[i]) && memcmp(flag, prefix[i], strlen(prefix[i])) == 0)

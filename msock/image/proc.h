@@ -29,7 +29,7 @@ bool proc_is_foreign(void);
 struct proc_map {
 	uint64_t start, end, offset, ino;
 	uint32_t major, minor;
-	int prot;     /* PROT_ */
+	int prot; /* PROT_ */
 	bool shared;
 	const char *path; /* into the line, not terminated: path_len bytes */
 	size_t path_len;

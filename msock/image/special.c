@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: MIT */
-/* Descriptors whose content or relations travel too: the process's own pipes, unlinked files, epoll sets, file locks. */
+/* Descriptors whose content or relations travel too: the process's own pipes, unlinked files, epoll sets, file locks.
+ */
 #include "image/special.h"
 
 #include <errno.h>
@@ -48,7 +49,8 @@ static struct baggage_file *pipe_end(struct baggage *c, const struct baggage_fil
 		struct baggage_file *g = &c->files[i];
 		int mode = g->flags & O_ACCMODE;
 
-		if (g->kind == BAGGAGE_PIPE && g->ino == f->ino && (mode == O_RDWR || mode == (write ? O_WRONLY : O_RDONLY)))
+		if (g->kind == BAGGAGE_PIPE && g->ino == f->ino &&
+		    (mode == O_RDWR || mode == (write ? O_WRONLY : O_RDONLY)))
 			return g;
 	}
 	return NULL;
@@ -190,7 +192,10 @@ static int lock_collect(struct baggage *c, struct baggage_file *f, const char *s
 	if (!l)
 		return image_say(why, "too many file locks");
 	s = word_next(s);
-	l->kind = word_is(s, "POSIX") ? LOCK_POSIX : word_is(s, "FLOCK") ? LOCK_FLOCK : word_is(s, "OFDLCK") ? LOCK_OFD : 0;
+	l->kind = word_is(s, "POSIX")    ? LOCK_POSIX
+		  : word_is(s, "FLOCK")  ? LOCK_FLOCK
+		  : word_is(s, "OFDLCK") ? LOCK_OFD
+					 : 0;
 	if (!l->kind)
 		return image_say(why, "descriptor %d: a lease or unknown lock on %s", f->fd, f->path);
 	s = word_next(word_next(s));
@@ -258,7 +263,8 @@ static int pipe_make(struct baggage *c, struct baggage_file *first)
 		ms_close(made[i]);
 	}
 	ms_fcntl(first->made[1], F_SETPIPE_SZ, first->capacity);
-	if (first->content_size && ms_write(first->made[1], first->content, first->content_size) != (long)first->content_size)
+	if (first->content_size &&
+	    ms_write(first->made[1], first->content, first->content_size) != (long)first->content_size)
 		return -EIO;
 	return 0;
 }
@@ -372,8 +378,8 @@ void special_locks_return(struct baggage *c)
 		}
 		if (!e)
 			continue;
-		e = (int)image_print(line, sizeof(line), "msock: the lock on descriptor %d was lost to another process in a move\n",
-				     l->fd);
+		e = (int)image_print(line, sizeof(line),
+				     "msock: the lock on descriptor %d was lost to another process in a move\n", l->fd);
 		ms_write(2, line, (size_t)e);
 		ms_exit_group(1);
 	}

@@ -75,11 +75,13 @@ struct workspace {
 int areas_read(struct workspace *ws);
 void areas_name(const struct image_area *a, char *buf, size_t size);
 
-/* pages.c: send the pages of the area that are present or swapped out, and private; zero pages are left out where the target has them by itself. */
+/* pages.c: send the pages of the area that are present or swapped out, and private; zero pages are left out where the
+ * target has them by itself. */
 int pages_send(struct workspace *ws, const struct image_area *area);
 int pages_flush(struct workspace *ws);
 
-/* Runs that hold something, as a list in frames of this type: *count starts at 0, and pages_list_end sends what is left. */
+/* Runs that hold something, as a list in frames of this type: *count starts at 0, and pages_list_end sends what is
+ * left. */
 int pages_list(struct workspace *ws, const struct image_area *area, uint8_t type, struct ms_codec *c, uint16_t *count);
 int pages_list_end(struct workspace *ws, uint8_t type, struct ms_codec *c, uint16_t *count);
 

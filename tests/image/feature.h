@@ -20,12 +20,12 @@ struct feature {
 extern const struct feature memory_features[], signal_features[], thread_features[], file_features[];
 
 /* A line to stderr and exit 1 unless `ok`. */
-#define CHECK(ok)                                                                    \
-	do {                                                                         \
-		if (!(ok)) {                                                         \
-			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #ok);     \
-			exit(1);                                                     \
-		}                                                                    \
+#define CHECK(ok)                                                                                                      \
+	do {                                                                                                           \
+		if (!(ok)) {                                                                                           \
+			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #ok);                                       \
+			exit(1);                                                                                       \
+		}                                                                                                      \
 	} while (0)
 
 /* A directory of the test's own. */

@@ -111,8 +111,8 @@ static void surroundings(void)
 
 static void paths(void)
 {
-	int dir = open(feature_dir(), O_RDONLY | O_DIRECTORY), at = open("/usr/bin", O_PATH), null = open("/dev/null", O_RDWR),
-	    zero = open("/dev/zero", O_RDONLY), link;
+	int dir = open(feature_dir(), O_RDONLY | O_DIRECTORY), at = open("/usr/bin", O_PATH),
+	    null = open("/dev/null", O_RDWR), zero = open("/dev/zero", O_RDONLY), link;
 	struct stat st;
 	char x = 1;
 

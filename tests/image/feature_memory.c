@@ -21,7 +21,8 @@ static uint32_t in_data = 17, in_bss;
 static void pattern(void)
 {
 	size_t n = 5 << 18;
-	uint32_t *heap = malloc(n * 4), *map = mmap(NULL, n * 4, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	uint32_t *heap = malloc(n * 4),
+		 *map = mmap(NULL, n * 4, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	uint32_t stack[1000];
 
 	for (int k = 0; k < MOVES; k++) {
@@ -411,7 +412,8 @@ static void table_change(uint64_t seed)
 			break;
 		for (uint32_t k = i; k < i + 2 * n; k++)
 			table_check(k);
-		if (mremap(table[i], n * 4096ul, n * 4096ul, MREMAP_MAYMOVE | MREMAP_FIXED, table[i + n]) == MAP_FAILED) {
+		if (mremap(table[i], n * 4096ul, n * 4096ul, MREMAP_MAYMOVE | MREMAP_FIXED, table[i + n]) ==
+		    MAP_FAILED) {
 			/* Not one mapping. What has been moved before that was seen depends on the kernel. */
 			CHECK(mmap(table[i], 2 * n * 4096ul, PROT_READ | PROT_WRITE,
 				   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == table[i]);

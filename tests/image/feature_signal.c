@@ -218,15 +218,10 @@ static void sleeping(void)
 }
 
 const struct feature signal_features[] = {
-	{ "actions", actions },
-	{ "pending", pending },
-	{ "altstack", altstack },
-	{ "in-handler", in_handler },
-	{ "itimers", itimers },
-	{ "posix-timers", posix_timers },
-	{ "clocks", clocks },
-	{ "clock-loop", clock_loop },
-	{ "ids", ids },
-	{ "sleeping", sleeping },
+	{ "actions", actions },   { "pending", pending },
+	{ "altstack", altstack }, { "in-handler", in_handler },
+	{ "itimers", itimers },   { "posix-timers", posix_timers },
+	{ "clocks", clocks },     { "clock-loop", clock_loop },
+	{ "ids", ids },           { "sleeping", sleeping },
 	{ NULL, NULL },
 };

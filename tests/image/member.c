@@ -68,8 +68,9 @@ static long agent_receive(int *fd)
 		char room[CMSG_SPACE(sizeof(int))];
 	} control;
 	struct iovec iov = { packet, sizeof(packet) };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
-			    .msg_controllen = sizeof(control) };
+	struct msghdr m = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
+	};
 	long n = ms_recvmsg(control_fd, &m, MSG_CMSG_CLOEXEC);
 
 	if (n > 0 && m.msg_controllen >= sizeof(struct cmsghdr) && fd)

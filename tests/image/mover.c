@@ -50,7 +50,7 @@ static struct {
 
 static struct image_place place;
 static struct process member;
-static int input[2];	  /* the program's stdin: read end, write end */
+static int input[2];      /* the program's stdin: read end, write end */
 static int channel[2][2]; /* stdout and stderr: read end, write end */
 static uint64_t move_number;
 static char line[8192];

@@ -93,9 +93,8 @@ static const struct {
 	const char *name;
 	void (*begin)(void), (*end)(void);
 } all[] = {
-	{ "child", do_child, undo_child },	 { "socket", do_socket, close_both },
-	{ "fifo", do_fifo, close_both },	 { "pipe", do_pipe, close_both },
-	{ "device", do_device, close_both },	 { "memfd", do_memfd, undo_map },
+	{ "child", do_child, undo_child },     { "socket", do_socket, close_both }, { "fifo", do_fifo, close_both },
+	{ "pipe", do_pipe, close_both },       { "device", do_device, close_both }, { "memfd", do_memfd, undo_map },
 	{ "inotify", do_inotify, close_both },
 };
 

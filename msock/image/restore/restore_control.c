@@ -32,8 +32,9 @@ static long control_receive(void *buf, size_t size, int *fds, int *count)
 		char room[CMSG_SPACE(16 * sizeof(int))];
 	} control;
 	struct iovec iov = { buf, size };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
-			    .msg_controllen = sizeof(control) };
+	struct msghdr m = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
+	};
 	struct cmsghdr *h;
 	long n;
 

@@ -205,7 +205,7 @@ static bool area_keeps(const struct image_area *old, const struct image_area *ne
 		return true;
 	case IMAGE_AREA_FILE:
 	case IMAGE_AREA_SHARED_FILE:
-		return old->start - old->offset == new->start - new->offset && ms_streq(old->path, new->path);
+		return old->start - old->offset == new->start - new->offset &&ms_streq(old->path, new->path);
 	}
 	return old->start == new->start && old->end == new->end;
 }

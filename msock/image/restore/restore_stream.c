@@ -351,8 +351,8 @@ static int frame_end(struct ms_codec *c)
 	a->listener_fd = restore.listener_fd;
 	memcpy(a->channel_fd, restore.channel_fd, sizeof(a->channel_fd));
 	a->ids_kept = restore.ids_kept;
-	e = ms_streq(restore.fault, "target-fails-prepare") ? image_say(a->why, "fault point target-fails-prepare") :
-							      restore.prepare(a);
+	e = ms_streq(restore.fault, "target-fails-prepare") ? image_say(a->why, "fault point target-fails-prepare")
+							    : restore.prepare(a);
 	restore.control_fd = a->control_fd;
 	if (e)
 		return image_say(restore.why, "%s", a->why);

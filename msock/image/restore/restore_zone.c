@@ -64,8 +64,8 @@ static int span_park(const struct proc_map *map, bool vdso)
 		restore.vdso_hash = XXH3_64bits((void *)map->start, s->size);
 		restore.vdso_bytes = s->size;
 	}
-	if (ms_is_error(ms_mremap((void *)map->start, s->size, s->size, MREMAP_MAYMOVE | MREMAP_FIXED,
-				  (void *)s->parked)))
+	if (ms_is_error(
+		    ms_mremap((void *)map->start, s->size, s->size, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)s->parked)))
 		return image_say(restore.why, "the vdso does not let itself be moved");
 	restore.spans++;
 	return 0;
