@@ -13,7 +13,7 @@
  * less, because ranks move.
  */
 enum {
-	SPIN_DEFAULT_US = 50,
+	SPIN_DEFAULT_US = 20,
 	GAP_NS = 500 * 1000, /* a look takes about 1 us */
 	REST_MIN = 64,       /* waits without spinning after a gap; doubled by every gap that follows soon */
 	REST_MAX = 16 * 1024,
