@@ -7,6 +7,8 @@
 #include "image/say.h"
 #include "image/workspace.h"
 
+enum { AREAS_TRIES = 100 };
+
 static bool path_begins(const char *path, const char *with)
 {
 	while (*with)
@@ -173,11 +175,16 @@ static int area_check_alone(struct workspace *ws, const struct proc_map *map, st
 	return 0;
 }
 
-int areas_read(struct workspace *ws)
+/*
+ * The list of a running process is not read in one piece: it can show a
+ * mapping twice, before and after a change. 1: it does, read again.
+ */
+static int areas_read_once(struct workspace *ws)
 {
 	long n = proc_read("/proc/self/maps", ws->maps, WORKSPACE_MAPS);
 	const char *at = ws->maps;
 	struct proc_map map, shared_seen = { 0 };
+	uint64_t below = 0;
 
 	if (n <= 0)
 		return image_say(ws->why, "cannot read /proc/self/maps: %e", (int)n);
@@ -185,6 +192,10 @@ int areas_read(struct workspace *ws)
 	while (proc_map_next(&at, &map)) {
 		struct image_area a = { .start = map.start, .end = map.end, .prot = (uint8_t)map.prot };
 		char *path = (char *)map.path;
+
+		if (map.start < below)
+			return 1;
+		below = map.end;
 
 		path[map.path_len] = 0;
 		path_unescape(path);
@@ -201,4 +212,15 @@ int areas_read(struct workspace *ws)
 			return -1;
 	}
 	return 0;
+}
+
+int areas_read(struct workspace *ws)
+{
+	for (int i = 0; i < AREAS_TRIES; i++) {
+		int e = areas_read_once(ws);
+
+		if (e <= 0)
+			return e;
+	}
+	return image_say(ws->why, "its mappings change all the time: no list of them could be read");
 }

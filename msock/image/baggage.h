@@ -177,4 +177,7 @@ int baggage_process_return(struct baggage *c, struct image_arrival *a);
 /* freeze.c: every parked thread takes its own pending signals. */
 void image_drain_threads(struct baggage *c);
 
+/* Wait until every parked thread sleeps: only then may pages be read. 0, or -1 with why. */
+int image_await_asleep(char why[IMAGE_WHY]);
+
 #endif

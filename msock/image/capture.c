@@ -425,7 +425,7 @@ static void run_send(struct workspace *ws)
 {
 	ws->result = -1;
 	ws->mode = ws->tracking ? PAGES_REST : PAGES_ALL;
-	if (send_freeze(ws) || collect(ws) || areas_read(ws) || send_areas(ws, true))
+	if (send_freeze(ws) || collect(ws) || image_await_asleep(ws->why) || areas_read(ws) || send_areas(ws, true))
 		return;
 	if (ws->tracking && send_keep(ws))
 		return;

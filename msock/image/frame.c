@@ -37,7 +37,7 @@ int frame_write(struct workspace *ws, const struct iovec *iov, int count, size_t
 			continue;
 		}
 		if (n <= 0)
-			return image_say(ws->why, "the image cannot be sent: %e", (int)n);
+			return image_say(ws->why, "the image cannot be sent to the target: %e", (int)n);
 		bytes -= (size_t)n;
 		iov_advance(&at, &count, (size_t)n);
 	}

@@ -61,6 +61,8 @@ __asm__(".pushsection .text\n"
 	"	jmpq *56(%rdi)\n"
 	".popsection\n");
 
+#define ASLEEP_NS (10 * 1000000000ull)
+
 static uint32_t load(const uint32_t *p)
 {
 	return __atomic_load_n(p, __ATOMIC_SEQ_CST);
@@ -390,6 +392,31 @@ void image_drain_threads(struct baggage *c)
 		while (load(&s->state) == SLOT_DRAIN)
 			ms_futex(&s->state, FUTEX_WAIT, SLOT_DRAIN, NULL);
 	}
+}
+
+/*
+ * A thread that has parked still runs some instructions before it sleeps, and
+ * each time it comes back from a preemption the kernel writes to its rseq area.
+ * Pages read meanwhile would be torn, or taken for clean.  Whoever is in the
+ * queue of its word does neither until it is woken; FUTEX_CMP_REQUEUE onto the
+ * same word counts who is.
+ */
+int image_await_asleep(char why[IMAGE_WHY])
+{
+	const struct timespec t = { 0, 20000 };
+	struct image_state *st = &image__state;
+	uint64_t end = ms_clock_ns(CLOCK_MONOTONIC) + ASLEEP_NS;
+
+	for (uint32_t i = 0; i < load(&st->claimed); i++) {
+		uint32_t *word = &st->slot[i].state;
+
+		while (ms_sys6(SYS_futex, (long)word, FUTEX_CMP_REQUEUE, 0, 1, (long)word, SLOT_PARKED) < 1) {
+			if (ms_clock_ns(CLOCK_MONOTONIC) > end)
+				return image_say(why, "thread %d has parked but does not sleep", st->slot[i].tid);
+			ms_nanosleep(&t);
+		}
+	}
+	return 0;
 }
 
 void image_thaw(void)
