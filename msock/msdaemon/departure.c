@@ -165,9 +165,10 @@ void departure_begin(struct daemon *d, const Ms__MoveBegin *b)
 	char why[IMAGE_WHY] = "";
 	struct departure *x;
 
-	if (!m || m->state != MEMBER_JOINED || !b->to) {
+	if (!m || m->state != MEMBER_JOINED || !m->control || !b->to) {
 		daemon_want_abort(d, b->member, b->m, "%s",
 				  m && m->state == MEMBER_RUNNING ? "it has not called MPI_Init yet"
+				  : m && !m->control		  ? "it has replaced itself by another program"
 								  : "it is not here");
 		return;
 	}

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "lib/hooks.h"
+#include "msock.h"
 #include "preload/actions.h"
 
 struct preload preload = {.control_fd = -1};
@@ -108,7 +109,31 @@ void preload_init(void)
 	errno = saved;
 }
 
+/* Is the word there? It is taken out of the environment: after an exec there is no socket to join by. */
+static bool preload_take_join(void)
+{
+	static const char word[] = "MSOCK_JOIN=";
+	char **to = environ;
+	bool found = false;
+
+	for (char **from = environ; from && *from; from++) {
+		if (strncmp(*from, word, sizeof(word) - 1) == 0)
+			found = true;
+		else
+			*to++ = *from;
+	}
+	if (found)
+		*to = NULL;
+	return found;
+}
+
+/* Under msrun a program becomes a member here, under mpiexec in MPI_Init. A failure is in the library's log. */
 static __attribute__((constructor)) void preload_start(void)
 {
+	int saved = errno;
+
 	preload_init();
+	if (preload_take_join() && preload.active)
+		msock_init();
+	errno = saved;
 }

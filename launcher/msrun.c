@@ -1,0 +1,383 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * msrun - a job of one member without MPI: starts a coordinator and the rank
+ * stub for one program, passes signals on, and ends as the program ended.
+ *
+ *   msrun [--job NAME] [--host HOST[,HOST...]]... program args...
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "proto/helpers.h"
+#include "proto/log.h"
+
+enum {
+	RUN_START_MS = 120000, /* daemons on all hosts up; the coordinator has shorter limits of its own */
+	RUN_STOP_MS = 15000,   /* member, daemons, master gone and the job directory removed */
+	RUN_FAILED = 255,      /* as the stub's, when the job is lost */
+	RUN_NAME_MAX = 63,     /* the coordinator's limit */
+	RUN_LATE = -1000,      /* less than any signal's number */
+};
+
+static const int forwarded[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2 };
+
+struct run {
+	const char *job;
+	char **hosts; /* owned list of owned names */
+	size_t host_count;
+	char **argv;     /* borrowed */
+	sigset_t before; /* the signal mask we were started with */
+	int signals;     /* signalfd; what it takes is blocked while we run */
+	pid_t coord;
+	int in, out; /* the coordinator's standard input and output; the end of `in` is the end of the job */
+	pid_t stub;
+};
+
+static long long now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
+}
+
+__attribute__((format(printf, 1, 2), noreturn)) static void fail(const char *format, ...)
+{
+	char text[1024];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(text, sizeof(text), format, args);
+	va_end(args);
+	log_say(LOG_ERROR, "%s", text);
+	exit(RUN_FAILED);
+}
+
+static void add_hosts(struct run *r, const char *text)
+{
+	char *list = strdup(text), *rest = list, *name;
+
+	while (list && (name = strsep(&rest, ","))) {
+		if (!*name)
+			continue;
+		if (name[strcspn(name, " \t\r\n")])
+			fail("%s is no name of a host", name);
+		r->hosts = realloc(r->hosts, (r->host_count + 1) * sizeof(*r->hosts));
+		if (!r->hosts)
+			fail("out of memory");
+		r->hosts[r->host_count++] = strdup(name);
+	}
+	free(list);
+}
+
+static bool good_job(const char *s)
+{
+	size_t n = strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_.");
+
+	return n > 0 && n <= RUN_NAME_MAX && !s[n] && s[0] != '.';
+}
+
+static void read_options(struct run *r, int argc, char **argv)
+{
+	static const struct option options[] = { { "job", required_argument, NULL, 'j' },
+						 { "host", required_argument, NULL, 'h' },
+						 { NULL, 0, NULL, 0 } };
+	int opt;
+
+	while ((opt = getopt_long(argc, argv, "+", options, NULL)) != -1) {
+		if (opt == 'j')
+			r->job = optarg;
+		else if (opt == 'h')
+			add_hosts(r, optarg);
+		else
+			exit(RUN_FAILED);
+	}
+	if (r->job && !good_job(r->job))
+		fail("a job's name is 1 to %d of letters, digits and ._-, with no dot in front", RUN_NAME_MAX);
+	if (optind >= argc) {
+		fputs("usage: msrun [--job NAME] [--host HOST[,HOST...]]... PROGRAM [ARGUMENT...]\n", stderr);
+		exit(RUN_FAILED);
+	}
+	if (!r->host_count)
+		add_hosts(r, "127.0.0.1");
+	r->argv = argv + optind;
+}
+
+/* Signals are taken one by one where we wait. Those that are ignored stay so, also in the program. */
+static void take_signals(struct run *r)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	signal(SIGCHLD, SIG_DFL);
+	for (size_t i = 0; i < sizeof(forwarded) / sizeof(*forwarded); i++)
+		sigaddset(&set, forwarded[i]);
+	sigprocmask(SIG_BLOCK, &set, &r->before);
+	r->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (r->signals < 0)
+		fail("signalfd: %s", strerror(errno));
+}
+
+/* Descriptors 0 to 2 are there, here and in the stub, so that nothing of ours takes their place. */
+static void fill_low_descriptors(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
+}
+
+static void find(const char *name, char *path, size_t size)
+{
+	if (!helpers_find(name, path, size))
+		fail("cannot find %s; MSOCK_HELPERDIR tells where it is", name);
+}
+
+static void exec_coord(const char *path, int in, int out)
+{
+	sigset_t none;
+
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (dup2(in, STDIN_FILENO) >= 0 && dup2(out, STDOUT_FILENO) >= 0) {
+		setsid(); /* Ctrl-C is not for it */
+		execl(path, path, (char *)NULL);
+	}
+	dprintf(out, "error cannot run %s: %s\n", path, strerror(errno));
+	_exit(127);
+}
+
+static void start_coord(struct run *r)
+{
+	int in[2], out[2];
+	char path[PATH_MAX];
+
+	find("msrank-coord", path, sizeof(path));
+	if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC))
+		fail("pipe: %s", strerror(errno));
+	r->coord = fork();
+	if (r->coord == 0)
+		exec_coord(path, in[0], out[1]);
+	if (r->coord < 0)
+		fail("fork: %s", strerror(errno));
+	close(in[0]);
+	close(out[1]);
+	r->in = in[1];
+	r->out = out[0];
+}
+
+/* A coordinator that has gone is not told here: it has said why on its output, or is found silent there. */
+static void describe_job(struct run *r)
+{
+	void (*old)(int) = signal(SIGPIPE, SIG_IGN);
+	unsigned nonce = 0;
+
+	if (r->job) {
+		dprintf(r->in, "job %s\n", r->job);
+	} else {
+		if (getrandom(&nonce, sizeof(nonce), 0) != sizeof(nonce))
+			nonce = (unsigned)now_ms();
+		dprintf(r->in, "job %d-%08x\n", (int)getpid(), nonce);
+	}
+	for (size_t i = 0; i < r->host_count; i++)
+		dprintf(r->in, "host %s\n", r->hosts[i]);
+	dprintf(r->in, "end\n");
+	signal(SIGPIPE, old);
+}
+
+/* A signal that ends the wait for the coordinator, or 0. */
+static int cancelled(struct run *r)
+{
+	struct signalfd_siginfo s;
+
+	while (read(r->signals, &s, sizeof(s)) == sizeof(s))
+		if (s.ssi_signo != SIGCHLD)
+			return (int)s.ssi_signo;
+	return 0;
+}
+
+/* One line from the coordinator: its length, RUN_LATE, or minus the signal that came, if one may end the wait. */
+static int read_line(struct run *r, char *line, size_t size, long long deadline, bool may_cancel)
+{
+	struct pollfd p[2] = { { .fd = r->out, .events = POLLIN },
+			       { .fd = may_cancel ? r->signals : -1, .events = POLLIN } };
+	size_t len = 0;
+
+	while (len < size - 1) {
+		long long left = deadline - now_ms();
+		int signo;
+		ssize_t n;
+
+		if (left <= 0)
+			return RUN_LATE;
+		if (poll(p, 2, (int)left) <= 0)
+			continue;
+		if (p[1].revents && (signo = cancelled(r)))
+			return -signo;
+		if (!p[0].revents)
+			continue;
+		n = read(r->out, line + len, 1);
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0 || line[len] == '\n')
+			break;
+		len++;
+	}
+	line[len] = 0;
+	return (int)len;
+}
+
+/* The job ends everywhere; bounded. */
+static void stop_coord(struct run *r)
+{
+	long long deadline = now_ms() + RUN_STOP_MS;
+	char line[256];
+	int len;
+
+	close(r->in);
+	do
+		len = read_line(r, line, sizeof(line), deadline, false);
+	while (len > 0);
+	if (len < 0) {
+		log_say(LOG_ERROR, "the job's coordinator does not end; killing it");
+		kill(r->coord, SIGKILL);
+	}
+	while (waitpid(r->coord, NULL, 0) < 0 && errno == EINTR)
+		;
+}
+
+static int end_by(const struct run *r, int signo)
+{
+	struct rlimit none = { 0, 0 };
+	sigset_t set = r->before;
+
+	setrlimit(RLIMIT_CORE, &none);
+	prctl(PR_SET_DUMPABLE, 0);
+	signal(signo, SIG_DFL);
+	sigdelset(&set, signo);
+	kill(getpid(), signo);
+	sigprocmask(SIG_SETMASK, &set, NULL);
+	return 128 + signo;
+}
+
+/* 0, or what to end with; the coordinator is gone then. */
+static int await_coord(struct run *r)
+{
+	char line[PATH_MAX + 64];
+	int len = read_line(r, line, sizeof(line), now_ms() + RUN_START_MS, true);
+
+	if (len > 0 && !strncmp(line, "ready ", 6)) {
+		setenv("MSOCK_JOBDIR", line + 6, 1);
+		return 0;
+	}
+	if (len == RUN_LATE)
+		log_say(LOG_ERROR, "the job's coordinator does not answer");
+	else if (len >= 0)
+		log_say(LOG_ERROR, "%s",
+			!strncmp(line, "error ", 6) ? line + 6 : "the job's coordinator ended at once");
+	stop_coord(r);
+	return len < 0 && len != RUN_LATE ? end_by(r, -len) : RUN_FAILED;
+}
+
+static void exec_stub(struct run *r, const char *path, char **args)
+{
+	static const char *const foreign[] = { "PMI_RANK", "PMI_FD", "PMI_SIZE", "PMI_PORT", "MSOCK_STDIN_FD" };
+
+	for (size_t i = 0; i < sizeof(foreign) / sizeof(*foreign); i++)
+		unsetenv(foreign[i]);
+	setenv("MSOCK_JOIN", "1", 1);
+	sigprocmask(SIG_SETMASK, &r->before, NULL);
+	execv(path, args);
+	log_say(LOG_ERROR, "cannot run %s: %s", path, strerror(errno));
+	_exit(RUN_FAILED);
+}
+
+static void start_stub(struct run *r)
+{
+	char path[PATH_MAX], **args;
+	size_t n = 0, count = 0;
+
+	find("msrank-stub", path, sizeof(path));
+	while (r->argv[count])
+		count++;
+	args = calloc(count + 5, sizeof(*args));
+	if (!args)
+		fail("out of memory");
+	args[n++] = path;
+	args[n++] = (char *)"--host";
+	args[n++] = r->hosts[0];
+	args[n++] = (char *)"--";
+	memcpy(args + n, r->argv, count * sizeof(*args));
+	r->stub = fork();
+	if (r->stub == 0)
+		exec_stub(r, path, args);
+	if (r->stub < 0)
+		fail("fork: %s", strerror(errno));
+	free(args);
+}
+
+/* What the kernel sends (Ctrl-C, a terminal's end) goes to the whole group: the stub has it already. */
+static void pass_on(struct run *r, const struct signalfd_siginfo *s)
+{
+	if (s->ssi_signo != SIGCHLD && s->ssi_code != SI_KERNEL)
+		kill(r->stub, (int)s->ssi_signo);
+}
+
+/* The stub's status. A coordinator that ends first is the stub's to tell. */
+static int await_stub(struct run *r)
+{
+	struct pollfd p = { .fd = r->signals, .events = POLLIN };
+	struct signalfd_siginfo s;
+	int status;
+
+	for (;;) {
+		pid_t pid = waitpid(r->stub, &status, WNOHANG);
+
+		if (pid == r->stub)
+			return status;
+		if (pid < 0 && errno != EINTR)
+			return W_EXITCODE(RUN_FAILED, 0);
+		if (poll(&p, 1, -1) > 0)
+			while (read(r->signals, &s, sizeof(s)) == sizeof(s))
+				pass_on(r, &s);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct run r = { 0 };
+	int status;
+
+	log_open("msrun");
+	fill_low_descriptors();
+	read_options(&r, argc, argv);
+	take_signals(&r);
+	start_coord(&r);
+	describe_job(&r);
+	status = await_coord(&r);
+	if (status)
+		return status;
+	start_stub(&r);
+	status = await_stub(&r);
+	stop_coord(&r);
+	return WIFSIGNALED(status) ? end_by(&r, WTERMSIG(status)) : WEXITSTATUS(status);
+}

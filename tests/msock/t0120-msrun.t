@@ -1,0 +1,188 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""msrun: a program without MPI ends, reads and writes as it does without msrun, and moves while it computes."""
+import hashlib
+import json
+import os
+import pty
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import launch  # noqa: E402
+from launch import tap  # noqa: E402
+
+HOSTS = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
+TOP = tempfile.mkdtemp(prefix="msock-msrun-")
+ENV = dict(os.environ, MSOCK_RUNDIR=TOP, MSOCK_HELPERDIR=f"{launch.BUILD}:{launch.BUILD}/msock/image",
+           MSOCK_LIBDIR=os.path.join(launch.BUILD, ".libs"))
+
+# Says "up", computes until SIGUSR1 comes, and then says what came of it: the same however long that took.
+COMPUTES = r"""
+import hashlib, os, signal, subprocess, sys
+going, rounds, sums = True, 0, set()
+def end(*_):
+    global going
+    going = False
+signal.signal(signal.SIGUSR1, end)
+print("up", flush=True)
+while going:
+    x, digest = 1, hashlib.sha256()
+    for i in range(20000):
+        x = (x * 6364136223846793005 + i) % (1 << 64)
+        digest.update(x.to_bytes(8, "little"))
+    sums.add(digest.hexdigest())
+    rounds += 1
+assert rounds > 1
+print(sums, [word for word in os.environ if word == "MSOCK_JOIN"])
+print(sys.stdin.read())
+print(subprocess.run(["sh", "-c", "echo child; exit 5"]).returncode)
+sys.exit(7)
+"""
+
+
+def start(words, options=(), **streams):
+    return subprocess.Popen([launch.program("msrun"), *options, *words], env=ENV, **streams)
+
+
+def run(words, options=(), data=b""):
+    child = start(words, options, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        out, err = child.communicate(data, launch.LIMIT_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        return "timeout", *child.communicate()
+    return child.returncode, out, err
+
+
+def tool(*words):
+    done = subprocess.run([launch.program(words[0]), *words[1:]], env=ENV, capture_output=True, text=True, check=False,
+                          timeout=launch.LIMIT_S)
+    return done.returncode, done.stdout, done.stderr
+
+
+def where(job):
+    """(host, moves) of the job's only rank."""
+    status, out, _ = tool("msrank-ps", job, "--json")
+    ranks = json.loads(out)["ranks"] if status == 0 else []
+    return (ranks[0]["host"], ranks[0]["moves"]) if ranks else None
+
+
+def endings():
+    tap.equal(run(["sh", "-c", "echo out; echo err >&2; exit 3"]), (3, b"out\n", b"err\n"), "status 3, both outputs")
+    tap.equal(run(["true"])[0], 0, "exit status 0")
+    tap.equal(run(["sh", "-c", "kill -SEGV $$"])[0], -signal.SIGSEGV, "a program killed by SIGSEGV: so is msrun")
+    status, _, err = run(["/no/such/program"])
+    tap.ok(status == 127 and b"/no/such/program" in err, "no such program: 127 and its name", (status, err))
+    for title, options, words, want in (("no program", [], [], b"usage"),
+                                        ("a name with a slash", ["--job", "a/b"], ["true"], b"job"),
+                                        ("no such host", ["--host", "no-such-host.invalid"], ["true"], b"no-such-host")):
+        status, out, err = run(words, options)
+        good = status == 255 and not out and want in err and err.count(b"\n") == 1
+        tap.ok(good, f"{title}: 255 and one line", (status, out, err))
+
+
+def signals():
+    for signo in (signal.SIGTERM, signal.SIGINT):
+        child = start(["sh", "-c", "echo up; exec sleep 1000"], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        child.stdout.readline()
+        child.send_signal(signo)
+        tap.equal((child.wait(30), child.stdout.read()), (-signo, b""), f"{signo.name} ends the program, and msrun by it")
+        child.stdout.close()
+    child = start(["sh", "-c", "trap 'echo got; exit 9' TERM; echo up; while :; do sleep 0.05; done"],
+                  stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    child.stdout.readline()
+    child.send_signal(signal.SIGTERM)
+    tap.equal((child.stdout.read(), child.wait(30)), (b"got\n", 9), "a program that handles SIGTERM ends in its own way")
+    child.stdout.close()
+    child = start(["sleep", "1000"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    tap.ok(tap.until(lambda: launch.named("sleep"), 20), "a sleeping program is up")
+    child.kill()
+    child.wait()
+    tap.ok(tap.until(lambda: not launch.children(), 10), "SIGKILL to msrun ends everything", launch.children())
+
+
+def terminal():
+    """Ctrl-C comes from the kernel to msrun and stub both, and to the program once."""
+    pid, ours = pty.fork()
+    if pid == 0:
+        script = "trap 'echo got' INT; echo up; read x || read x; echo \"end $x\"; exit 6"
+        os.execve(launch.program("msrun"), ["msrun", "sh", "-c", script], ENV)
+    said = b""
+
+    def says(word):
+        nonlocal said
+        if select.select([ours], [], [], 0.1)[0]:
+            try:
+                said += os.read(ours, 1000)
+            except OSError:  # nobody has the terminal any more
+                pass
+        return word in said
+
+    tap.ok(tap.until(lambda: says(b"up"), 20), "a program on a terminal is up", said)
+    os.write(ours, b"\x03")
+    tap.ok(tap.until(lambda: says(b"got"), 20), "Ctrl-C reaches it", said)
+    os.write(ours, b"line\n")
+    tap.ok(tap.until(lambda: says(b"end line"), 20), "and it goes on", said)
+    status = tap.until(lambda: os.waitpid(pid, os.WNOHANG)[1], 20)
+    tap.equal((os.waitstatus_to_exitcode(status), said.count(b"got")), (6, 1), "it had one SIGINT, and ends as it likes")
+    os.close(ours)
+
+
+def streams():
+    data = os.urandom(1 << 20)
+    status, out, err = run(["cat"], data=data)
+    tap.equal((status, hashlib.md5(out).hexdigest(), err), (0, hashlib.md5(data).hexdigest(), b""), "1 MB through cat")
+
+
+def moves():
+    """The same program without msrun says what it shall say."""
+    said = []
+    for options in (None, ["--job", "computes", "--host", HOSTS[0], "--host", ",".join(HOSTS[1:])]):
+        words = [sys.executable, "-c", COMPUTES]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        child = subprocess.Popen(words, **pipes) if options is None else start(words, options, **pipes)
+        first = child.stdout.readline()
+        for number, host in enumerate(HOSTS[1:] + HOSTS[:1], 1) if options else ():
+            status, out, err = tool("msrank-move", "--job", "computes", "0", host)
+            tap.ok(status == 0 and where("computes") == (host, number), f"move {number}, to {host}", (status, out, err))
+        if options:
+            status, _, err = run(["true"], ["--job", "computes"])
+            tap.ok(status == 255 and b"computes" in err, "another job of that name: 255", (status, err))
+        else:
+            tap.until(lambda: False, 0.5)
+        child.send_signal(signal.SIGUSR1)
+        out, err = child.communicate(b"typed\n" * 10000, launch.LIMIT_S)
+        said.append((child.returncode, first + out, err))
+    tap.equal(said[0][0], 7, "the program without msrun")
+    tap.equal(said[1], said[0], "and with it, after three moves: the same status, output and error output")
+
+
+def replaced():
+    """A program that has replaced itself runs on; it is only not movable any more."""
+    child = start(["sh", "-c", "exec cat"], ["--job", "replaced", "--host", ",".join(HOSTS)], stdin=subprocess.PIPE,
+                  stdout=subprocess.PIPE)
+    child.stdin.write(b"one\n")
+    child.stdin.flush()
+    tap.equal(child.stdout.readline(), b"one\n", "a program after an exec is up")
+    status, _, err = tool("msrank-move", "--job", "replaced", "--timeout", "3", "0", HOSTS[1])
+    tap.ok(status == 1 and err.count("\n") == 1, "it cannot be moved: one line says so", (status, err))
+    tap.equal((child.communicate(b"two\n", launch.LIMIT_S)[0], child.returncode), (b"two\n", 0), "and it runs on")
+
+
+def test():
+    for part in (endings, signals, terminal, streams, moves, replaced):
+        part()
+        tap.ok(tap.until(lambda: not launch.children(), 5), f"{part.__name__}: no process is left", launch.children())
+    files = [os.path.join(at, name) for at, _, names in os.walk(TOP) for name in names]
+    tap.equal(files, [], "no file is left")
+
+
+tap.main(test)
+for left in launch.children():
+    os.kill(left, signal.SIGKILL)
+shutil.rmtree(TOP, ignore_errors=True)
