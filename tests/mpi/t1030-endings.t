@@ -11,6 +11,17 @@ import tap  # noqa: E402
 RANKS = 3
 ENDINGS = {"zero": "all ranks 0", "exit": "rank 1 exits with 3", "abort": "MPI_Abort(7)", "segv": "SIGSEGV", "wait": "Ctrl-C"}
 
+# Hydra's own status after Ctrl-C depends on which of its proxies' ends it hears of first: over 8 runs of the fork launcher
+# these were seen, and the same over 8 of ours.  One run of each cannot be compared.
+AFTER_CTRL_C = (0, 2, 255)
+
+
+def check(got, want, how, name):
+    if how == "wait":
+        tap.ok(want in AFTER_CTRL_C and got in AFTER_CTRL_C, name, f"{got}; the fork launcher's: {want}")
+    else:
+        tap.equal(got, want, name)
+
 
 def end(place, how, launcher, moved=False):
     """The exit status of one job."""
@@ -36,8 +47,8 @@ def in_place(place):
     for how, title in ENDINGS.items():
         want = end(place, how, "fork")
         tap.note(f"{title}: the fork launcher's mpiexec ends with {want}")
-        tap.equal(end(place, how, "msock"), want, f"{place.name}: {title}")
-        tap.equal(end(place, how, "msock", True), want, f"{place.name}: {title}, rank 1 has moved")
+        check(end(place, how, "msock"), want, how, f"{place.name}: {title}")
+        check(end(place, how, "msock", True), want, how, f"{place.name}: {title}, rank 1 has moved")
     tap.equal(place.leftovers(), [], f"{place.name}: nothing is left")
 
 
