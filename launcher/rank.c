@@ -13,7 +13,6 @@ enum { RANK_LOST = 255, VIRTUAL_NET = 0x64400000 /* 100.64.0.0/10 */, VIRTUAL_HO
 
 struct question {
 	struct question *next;
-	struct host *asker; /* of WHERE; NULL: the master's LOOKUP */
 	uint64_t request;
 };
 
@@ -148,22 +147,17 @@ void rank_stub_hello(struct coord *c, struct link *l)
 	link_set_user(l, &stub_ops, s);
 }
 
+static unsigned rank_status(const struct rank *r)
+{
+	return r->ended ? MS_PLACE_ENDED : MS_PLACE_OK;
+}
+
 static void answer(struct rank *r, const struct question *q)
 {
 	Ms__Serving s = MS__SERVING__INIT;
 	Ms__Found f = MS__FOUND__INIT;
-	Ms__WhereIs w = MS__WHERE_IS__INIT;
-	Ms__Place place = host_place(r->host);
-	unsigned status = r->ended ? MS_PLACE_ENDED : MS_PLACE_OK;
+	unsigned status = rank_status(r);
 
-	if (q->asker) {
-		w.member = r->id;
-		w.status = status;
-		w.place = &place;
-		w.m = r->decided;
-		link_send(q->asker->link, LINK_MSG(WHERE_IS, where_is, &w));
-		return;
-	}
 	f.request = q->request;
 	f.status = status == MS_PLACE_OK && !r->port ? MS_PLACE_NOBODY : status;
 	s.member = r->id;
@@ -203,19 +197,22 @@ static void ask(struct rank *r, uint64_t request)
 void rank_where(struct host *h, const Ms__Where *w)
 {
 	struct rank *r = rank_find(h->c, w->member);
-	Ms__WhereIs none = MS__WHERE_IS__INIT;
+	Ms__WhereIs is = MS__WHERE_IS__INIT;
+	Ms__Place place = MS__PLACE__INIT;
 
 	/*
 	 * At once, also while it moves: until the record is written its place is the source, whose daemon keeps
 	 * what must wait (a drain needs the peers' answers); the record is written before that daemon says NOT_HERE.
 	 */
+	is.member = w->member;
+	is.status = MS_PLACE_NOBODY;
 	if (r) {
-		answer(r, &(struct question){ .asker = h });
-		return;
+		place = host_place(r->host);
+		is.status = rank_status(r);
+		is.place = &place;
+		is.m = r->decided;
 	}
-	none.member = w->member;
-	none.status = MS_PLACE_NOBODY;
-	link_send(h->link, LINK_MSG(WHERE_IS, where_is, &none));
+	link_send(h->link, LINK_MSG(WHERE_IS, where_is, &is));
 }
 
 void rank_lookup(struct coord *c, const Ms__Lookup *l)
