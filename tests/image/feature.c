@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: MIT */
-/* feature NAME DIR: runs one; without arguments lists their names. */
+/* feature NAME DIR: runs one; without arguments lists their names. MOVES: how often each moves. */
 #include "feature.h"
 
 #include <time.h>
 
-static const struct feature *const all[] = { memory_features, signal_features, thread_features, file_features };
+static const struct feature *const all[] = { memory_features, signal_features, thread_features,
+					      file_features,   lock_features,	context_features };
 static const char *dir;
+
+int feature_moves = 3;
 
 const char *feature_dir(void)
 {
@@ -23,6 +26,8 @@ double feature_clock(int clock)
 int main(int argc, char **argv)
 {
 	dir = argc > 2 ? argv[2] : ".";
+	if (getenv("MOVES"))
+		feature_moves = atoi(getenv("MOVES"));
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 		for (const struct feature *f = all[i]; f->name; f++) {
 			if (argc < 2) {

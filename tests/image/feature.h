@@ -3,6 +3,8 @@
 #ifndef TESTS_IMAGE_FEATURE_H
 #define TESTS_IMAGE_FEATURE_H
 
+#include <stdbool.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,14 +12,17 @@
 
 #include "member.h"
 
-enum { MOVES = 3 };
+/* How often a feature moves; the test's environment says. */
+extern int feature_moves;
+#define MOVES feature_moves
 
 struct feature {
 	const char *name;
 	void (*run)(void);
 };
 
-extern const struct feature memory_features[], signal_features[], thread_features[], file_features[];
+extern const struct feature memory_features[], signal_features[], thread_features[], file_features[], lock_features[],
+	context_features[];
 
 /* A line to stderr and exit 1 unless `ok`. */
 #define CHECK(ok)                                                                                                      \

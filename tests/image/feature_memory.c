@@ -108,7 +108,7 @@ static void stack_live(void)
 {
 	uint64_t seed = 99;
 
-	for (unsigned k = 0; k < MOVES; k++) {
+	for (int k = 0; k < MOVES; k++) {
 		unsigned before = member_moves;
 		int deepest = 20;
 
@@ -135,7 +135,7 @@ static void file_live(void)
 	CHECK(fd >= 0 && ftruncate(fd, N * 4096) == 0);
 	p = mmap(NULL, N * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0);
 	close(fd);
-	for (unsigned k = 0; k < MOVES; k++) {
+	for (int k = 0; k < MOVES; k++) {
 		unsigned before = member_moves;
 
 		CHECK(write(1, "move\n", 5) == 5);
@@ -355,9 +355,9 @@ static void growing(void)
 	unsigned from = member_moves;
 	uint64_t seed = 1;
 
-	for (unsigned k = 0; k < MOVES; k++) {
+	for (int k = 0; k < MOVES; k++) {
 		CHECK(write(1, "move\n", 5) == 5);
-		while (member_moves == from + k) {
+		while (member_moves == from + (unsigned)k) {
 			size_t i = (seed = seed * 6364136223846793005ull + 1442695040888963407ull) >> 58;
 			size_t n = ((seed >> 40 & 31) + 1) * 4096;
 
@@ -448,7 +448,7 @@ static void writer(void)
 
 	table = mmap(NULL, TABLE * 4096ul, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	CHECK(table != MAP_FAILED);
-	for (unsigned k = 0; k < MOVES; k++) {
+	for (int k = 0; k < MOVES; k++) {
 		unsigned before = member_moves;
 
 		CHECK(write(1, "move\n", 5) == 5);

@@ -183,9 +183,9 @@ static void clock_loop(void)
 	double last = feature_clock(CLOCK_MONOTONIC);
 	unsigned from = member_moves;
 
-	for (unsigned k = 0; k < MOVES; k++) {
+	for (int k = 0; k < MOVES; k++) {
 		CHECK(write(1, "move\n", 5) == 5);
-		while (member_moves == from + k) {
+		while (member_moves == from + (unsigned)k) {
 			double now = feature_clock(CLOCK_MONOTONIC);
 
 			CHECK(now >= last && now < last + 5);

@@ -193,9 +193,9 @@ static void churn(void)
 	pthread_t t;
 	void *r;
 
-	for (unsigned k = 0; k < MOVES; k++) {
+	for (int k = 0; k < MOVES; k++) {
 		CHECK(write(1, "move\n", 5) == 5);
-		while (member_moves == from + k) {
+		while (member_moves == from + (unsigned)k) {
 			CHECK(pthread_create(&t, NULL, short_lived, &lock) == 0);
 			CHECK(pthread_join(t, &r) == 0 && r == &lock);
 		}
