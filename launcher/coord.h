@@ -16,6 +16,7 @@ TAILQ_HEAD(host_list, host);
 TAILQ_HEAD(rank_list, rank);
 LIST_HEAD(move_list, move);
 LIST_HEAD(census_list, census);
+TAILQ_HEAD(master_list, master);
 
 struct coord {
 	struct event_base *base;
@@ -32,12 +33,8 @@ struct coord {
 	uint32_t listen_ip;
 	uint16_t port;
 	struct host_list hosts;
-	struct shell *master_shell;
-	struct link *master; /* NULL: not up */
-	uint32_t master_ip;
-	uint16_t master_port;
+	struct master_list masters; /* address servers */
 	struct rank_list ranks; /* by order of arrival */
-	uint32_t addresses;     /* virtual addresses given out */
 	struct move_list moves;
 	struct census_list censuses;
 	uint64_t requests; /* numbers of pings and censuses */

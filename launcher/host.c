@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "master.h"
 #include "move.h"
 #include "proto/helpers.h"
 #include "proto/log.h"
@@ -93,15 +94,11 @@ static void start_host(struct coord *c, struct host *h, char *path)
 
 void host_start_all(struct coord *c)
 {
-	char path[4096], master[4096];
-	char *argv[] = { master, NULL };
+	char path[4096];
 	struct host *h;
 
-	if (!helpers_find("msdaemon", path, sizeof(path)) || !helpers_find("msmaster", master, sizeof(master)))
-		coord_fail(c, "msdaemon or msmaster is missing: set MSOCK_HELPERDIR to where they lie");
-	c->master_shell = calloc(1, sizeof(*c->master_shell));
-	if (!c->master_shell || shell_start(c, c->master_shell, argv, c->listen_ip, false))
-		coord_fail(c, "cannot start msmaster: %s", strerror(errno));
+	if (!helpers_find("msdaemon", path, sizeof(path)))
+		coord_fail(c, "msdaemon is missing: set MSOCK_HELPERDIR to where it lies");
 	TAILQ_FOREACH(h, &c->hosts, entry)
 	start_host(c, h, path);
 }
@@ -165,30 +162,6 @@ static void daemon_down(struct link *l, const char *why, void *user)
 
 static const struct link_ops daemon_ops = { .on_message = daemon_message, .on_down = daemon_down };
 
-static void master_message(struct link *l, const Ms__Msg *msg, void *user)
-{
-	if (msg->body_case == MS__MSG__BODY_LOOKUP)
-		rank_lookup(user, msg->lookup);
-	else if (msg->body_case == MS__MSG__BODY_SERVING)
-		rank_serving(user, msg->serving);
-	else
-		log_say(LOG_WARN, "unexpected message %d from the address server", msg->body_case);
-}
-
-static void master_down(struct link *l, const char *why, void *user)
-{
-	struct coord *c = user;
-
-	link_destroy(l);
-	c->master = NULL;
-	if (!c->ready)
-		coord_fail(c, "the address server ended: %s", why);
-	if (!c->ending)
-		log_say(LOG_ERROR, "the address server is lost: %s", why);
-}
-
-static const struct link_ops master_ops = { .on_message = master_message, .on_down = master_down };
-
 static void guest_message(struct link *l, const Ms__Msg *msg, void *user)
 {
 	struct guest *g = user;
@@ -198,11 +171,9 @@ static void guest_message(struct link *l, const Ms__Msg *msg, void *user)
 
 	if (msg->body_case != MS__MSG__BODY_HELLO || hello->version != MS_WIRE_VERSION)
 		goto refuse;
-	if (!strcmp(hello->role, "master") && !c->master) {
-		c->master = l;
-		c->master_ip = c->ip;
-		c->master_port = (uint16_t)hello->port;
-		link_set_user(l, &master_ops, c);
+	if (!strcmp(hello->role, "master")) {
+		if (!master_hello(c, l, hello))
+			goto refuse;
 	} else if (!strcmp(hello->role, "daemon") && (h = host_find(c, hello->host)) && !h->link && !h->lost) {
 		h->link = l;
 		h->mesh_port = (uint16_t)hello->port;
@@ -265,22 +236,30 @@ bool host_all_up(struct coord *c)
 
 void host_welcome_all(struct coord *c)
 {
-	Ms__Place master = MS__PLACE__INIT;
+	Ms__Master *masters, **list;
 	struct host *h;
+	size_t count;
 
-	master.ip = c->master_ip;
-	master.port = c->master_port;
+	masters = master_list(c, &count);
+	list = calloc(count + 1, sizeof(*list));
+	if (!list)
+		log_die("out of memory");
+	for (size_t i = 0; i < count; i++)
+		list[i] = &masters[i];
 	TAILQ_FOREACH(h, &c->hosts, entry)
 	{
 		Ms__Welcome w = MS__WELCOME__INIT;
 
 		w.job = c->job;
 		w.ip = h->ip;
-		w.master = &master;
+		w.masters = list;
+		w.n_masters = count;
 		w.port_low = c->port_low;
 		w.port_high = c->port_high;
 		link_send(h->link, LINK_MSG(WELCOME, welcome, &w));
 	}
+	free(list);
+	free(masters);
 }
 
 void host_send_all(struct coord *c, const Ms__Msg *msg)
@@ -317,11 +296,8 @@ void host_reaped(struct coord *c, pid_t pid, int status)
 	struct timeval grace = { HOST_GRACE_S, 0 };
 	struct host *h;
 
-	if (c->master_shell && pid == c->master_shell->pid) {
-		c->master_shell->pid = 0;
-		if (!c->ready)
-			coord_fail(c, "msmaster ended with status %d", WEXITSTATUS(status));
-	}
+	if (master_reaped(c, pid, status))
+		return;
 	TAILQ_FOREACH(h, &c->hosts, entry)
 	{
 		char why[SHELL_LINE + 128];

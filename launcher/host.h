@@ -25,11 +25,11 @@ void host_add(struct coord *c, const char *name);
 struct host *host_find(struct coord *c, const char *name);
 /* Resolve all, choose our own address. */
 void host_resolve_all(struct coord *c);
-/* Start daemons and master, all at once; their links come by host_accept. */
+/* Start daemons, all at once; their links come by host_accept. */
 void host_start_all(struct coord *c);
 void host_listen(struct coord *c);
 bool host_all_up(struct coord *c);
-/* Send Welcome to all. */
+/* Send Welcome to all; again when a master has another place. */
 void host_welcome_all(struct coord *c);
 void host_send_all(struct coord *c, const Ms__Msg *msg);
 void host_reaped(struct coord *c, pid_t pid, int status);

@@ -24,6 +24,8 @@
 #include "coord.h"
 #include "host.h"
 #include "jobdir.h"
+#include "master.h"
+#include "lib/subnet.h"
 #include "proto/log.h"
 #include "tool.h"
 
@@ -33,8 +35,8 @@ static void note_end(struct coord *c, pid_t pid)
 {
 	struct host *h;
 
-	if (c->master_shell && c->master_shell->pid == pid)
-		c->master_shell->pid = 0;
+	if (master_reaped(c, pid, 0))
+		return;
 	TAILQ_FOREACH(h, &c->hosts, entry)
 	if (h->shell.pid == pid)
 		h->shell.pid = 0;
@@ -63,8 +65,7 @@ static void end_children(struct coord *c)
 		log_say(LOG_INFO, "the daemon of %s does not end: killed", h->name);
 		kill(h->shell.pid, SIGKILL);
 	}
-	if (c->master_shell && c->master_shell->pid > 0)
-		kill(c->master_shell->pid, SIGKILL);
+	master_kill_all(c);
 	while (waitpid(-1, NULL, 0) > 0)
 		;
 }
@@ -76,15 +77,12 @@ void coord_end(struct coord *c, int code)
 
 	c->ending = true;
 	host_send_all(c, LINK_MSG(SHUTDOWN, shutdown, &bye));
-	link_send(c->master, LINK_MSG(SHUTDOWN, shutdown, &bye));
 	TAILQ_FOREACH(h, &c->hosts, entry)
 	{
 		link_flush(h->link, 100);
 		shell_close(&h->shell);
 	}
-	link_flush(c->master, 100);
-	if (c->master_shell)
-		shell_close(c->master_shell);
+	master_end_all(c);
 	end_children(c);
 	jobdir_remove(c);
 	_exit(code);
@@ -107,7 +105,7 @@ void coord_fail(struct coord *c, const char *format, ...)
 
 void coord_check_ready(struct coord *c)
 {
-	if (c->ready || !c->master || !host_all_up(c))
+	if (c->ready || !master_all_up(c) || !host_all_up(c))
 		return;
 	host_welcome_all(c);
 	c->ready = true;
@@ -217,6 +215,7 @@ int main(void)
 	log_open("msrank-coord");
 	TAILQ_INIT(&c.hosts);
 	TAILQ_INIT(&c.ranks);
+	TAILQ_INIT(&c.masters);
 	LIST_INIT(&c.moves);
 	LIST_INIT(&c.censuses);
 	c.launcher_exec = (char *)"ssh";
@@ -230,6 +229,7 @@ int main(void)
 	if (sodium_init() < 0)
 		return 1;
 	read_config(&c);
+	master_add(&c, SUBNET_DEFAULT_NET, SUBNET_DEFAULT_BITS);
 	randombytes_buf(c.secret, sizeof(c.secret));
 	c.base = event_base_new();
 	if (!c.base)
@@ -243,6 +243,7 @@ int main(void)
 	on_event(&c, SIGTERM, EV_SIGNAL, sigterm_cb);
 	on_event(&c, STDIN_FILENO, EV_READ, stdin_cb);
 	event_base_once(c.base, -1, EV_TIMEOUT, start_timeout, &c, &limit);
+	master_start_all(&c);
 	host_start_all(&c);
 	jobdir_write_job(&c);
 	event_base_dispatch(c.base);

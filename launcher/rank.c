@@ -6,10 +6,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "master.h"
 #include "move.h"
 #include "proto/log.h"
 
-enum { RANK_LOST = 255, VIRTUAL_NET = 0x64400000 /* 100.64.0.0/10 */, VIRTUAL_HOSTS = (1 << 22) - 2 };
+enum { RANK_LOST = 255 };
 
 struct question {
 	struct question *next;
@@ -56,7 +57,7 @@ static void stub_exit(struct link *stub, uint32_t id, const char *error)
 	link_send(stub, LINK_MSG(EXIT, exit, &e));
 }
 
-static struct rank *rank_create(struct coord *c, uint32_t id, struct host *host, struct link *stub)
+static struct rank *rank_create(struct coord *c, uint32_t id, uint32_t virtual_ip, struct host *host, struct link *stub)
 {
 	struct rank *r = calloc(1, sizeof(*r));
 
@@ -66,7 +67,7 @@ static struct rank *rank_create(struct coord *c, uint32_t id, struct host *host,
 	r->id = id;
 	r->host = host;
 	r->stub = stub;
-	r->virtual_ip = VIRTUAL_NET + 1 + c->addresses++ % VIRTUAL_HOSTS;
+	r->virtual_ip = virtual_ip;
 	TAILQ_INSERT_TAIL(&c->ranks, r, entry);
 	return r;
 }
@@ -88,8 +89,12 @@ static void stub_spawn(struct stub *s, struct link *l, Ms__Spawn *spawn)
 		stub_exit(l, spawn->member, text);
 		return;
 	}
-	s->rank = rank_create(c, spawn->member, h, l);
-	spawn->virtual_ip = s->rank->virtual_ip;
+	spawn->virtual_ip = master_address(c);
+	if (!spawn->virtual_ip) {
+		stub_exit(l, spawn->member, "no virtual address is left: msock.conf names too small subnets");
+		return;
+	}
+	s->rank = rank_create(c, spawn->member, spawn->virtual_ip, h, l);
 	link_send(h->link, LINK_MSG(SPAWN, spawn, spawn));
 }
 
@@ -167,7 +172,7 @@ static void answer(struct rank *r, const struct question *q)
 	s.m = r->decided;
 	s.cookie = (ProtobufCBinaryData){ sizeof(r->cookie), r->cookie };
 	f.entry = &s;
-	link_send(r->c->master, LINK_MSG(FOUND, found, &f));
+	master_send(r->c, r->virtual_ip, LINK_MSG(FOUND, found, &f));
 }
 
 static void answer_all(struct rank *r)
@@ -215,6 +220,20 @@ void rank_where(struct host *h, const Ms__Where *w)
 	link_send(h->link, LINK_MSG(WHERE_IS, where_is, &is));
 }
 
+void rank_master_gone(struct coord *c, uint32_t net, unsigned bits)
+{
+	struct question *q;
+	struct rank *r;
+
+	TAILQ_FOREACH(r, &c->ranks, entry)
+	{
+		while (!((r->virtual_ip ^ net) & (uint32_t)(~0ull << (32 - bits))) && (q = r->questions)) {
+			r->questions = q->next;
+			free(q);
+		}
+	}
+}
+
 void rank_lookup(struct coord *c, const Ms__Lookup *l)
 {
 	Ms__Found none = MS__FOUND__INIT;
@@ -229,7 +248,7 @@ void rank_lookup(struct coord *c, const Ms__Lookup *l)
 	}
 	none.request = l->request;
 	none.status = MS_PLACE_NOBODY;
-	link_send(c->master, LINK_MSG(FOUND, found, &none));
+	master_send(c, l->virtual_ip, LINK_MSG(FOUND, found, &none));
 }
 
 void rank_serving(struct coord *c, const Ms__Serving *s)
@@ -253,7 +272,7 @@ static void rank_end(struct rank *r, int32_t status)
 	e.member = r->id;
 	e.status = status;
 	host_send_all(r->c, LINK_MSG(ENDED, ended, &e));
-	link_send(r->c->master, LINK_MSG(ENDED, ended, &e));
+	master_send(r->c, r->virtual_ip, LINK_MSG(ENDED, ended, &e));
 	answer_all(r);
 	move_rank_ended(r);
 }
@@ -329,7 +348,7 @@ void rank_decided(struct rank *r, uint64_t m, struct host *to, const Ms__WantCom
 		r->moves++;
 		r->ip = w->serving->ip;
 		r->port = (uint16_t)w->serving->port;
-		link_send(r->c->master, LINK_MSG(SERVING, serving, w->serving));
+		master_send(r->c, r->virtual_ip, LINK_MSG(SERVING, serving, w->serving));
 		moved.member = r->id;
 		moved.m = m;
 		moved.host = to->name;

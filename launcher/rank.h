@@ -38,6 +38,8 @@ void rank_serving(struct coord *c, const Ms__Serving *s);
 /* Questions of daemons and of the master: answered when no move is undecided. */
 void rank_where(struct host *h, const Ms__Where *w);
 void rank_lookup(struct coord *c, const Ms__Lookup *l);
+/* The address server of a subnet is gone with its questions: the next one counts anew. */
+void rank_master_gone(struct coord *c, uint32_t net, unsigned bits);
 /* A move of it has its record; committed_to NULL: it stays. */
 void rank_decided(struct rank *r, uint64_t m, struct host *committed_to, const Ms__WantCommit *w);
 void rank_host_lost(struct host *h, const char *why);

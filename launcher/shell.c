@@ -131,3 +131,13 @@ void shell_close(struct shell *s)
 		close(s->stdin_fd);
 	s->stdin_fd = -1;
 }
+
+void shell_end(struct shell *s)
+{
+	shell_close(s);
+	if (s->readable)
+		event_free(s->readable);
+	if (s->err_fd >= 0)
+		close(s->err_fd);
+	*s = (struct shell){ .stdin_fd = -1, .err_fd = -1 };
+}

@@ -28,5 +28,7 @@ int shell_start(struct coord *c, struct shell *s, char *const argv[], uint32_t i
 /* The last line that it said for itself, "" if none. */
 const char *shell_last_words(struct shell *s);
 void shell_close(struct shell *s);
+/* The process has been reaped: close all that is left of it. */
+void shell_end(struct shell *s);
 
 #endif

@@ -10,6 +10,7 @@
 #include "lib/mirror.h"
 #include "lib/move.h"
 #include "lib/place.h"
+#include "lib/subnet.h"
 #include "lib/sys.h"
 
 #include <errno.h>
@@ -349,6 +350,20 @@ static int control_exchange(struct ms_codec *out, const void *buf, uint8_t answe
 	return err;
 }
 
+/* The job's virtual subnets; a daemon that names none has the usual one. */
+static void control_take_subnets(struct ms_codec *in)
+{
+	unsigned n = in->at < in->end ? ms_get_u8(in) : 0;
+
+	if (n == 0)
+		subnet_add(SUBNET_DEFAULT_NET, SUBNET_DEFAULT_BITS);
+	for (unsigned i = 0; i < n && !in->bad; i++) {
+		uint32_t net = ms_get_u32(in);
+
+		subnet_add(net, ms_get_u8(in));
+	}
+}
+
 int control_attach(int control)
 {
 	uint8_t buf[CONTROL_SMALL];
@@ -375,6 +390,7 @@ int control_attach(int control)
 		core.channel[i].dev = ms_get_u64(&in);
 		core.channel[i].ino = ms_get_u64(&in);
 	}
+	control_take_subnets(&in);
 	return in.bad ? -EPROTO : 0;
 }
 

@@ -6,6 +6,7 @@
 
 #include "msdaemon/arrival.h"
 #include "msdaemon/departure.h"
+#include "msdaemon/names.h"
 #include "msdaemon/relay.h"
 #include "proto/log.h"
 
@@ -36,6 +37,7 @@ static void welcome(struct member *m)
 	ms_put_u16(&c, m->d->port_low);
 	ms_put_u16(&c, m->d->port_high);
 	control_put_channels(m, &c);
+	names_put_subnets(m->d, &c);
 	packets_put(m->control, &c, buf, NULL, 0);
 }
 
@@ -54,50 +56,35 @@ static void hello(struct member *m, struct ms_codec *in)
 
 static void serving(struct member *m, struct ms_codec *in)
 {
-	Ms__Serving s = MS__SERVING__INIT;
-
 	m->data_port = ms_get_u16(in);
 	ms_get_bytes(in, m->cookie, sizeof(m->cookie));
-	s.member = m->id;
-	s.virtual_ip = m->virtual_ip;
-	s.ip = m->d->ip;
-	s.port = m->data_port;
-	s.m = m->m;
-	s.cookie = (ProtobufCBinaryData){ sizeof(m->cookie), m->cookie };
-	link_send(m->d->master, LINK_MSG(SERVING, serving, &s));
+	if (!in->bad)
+		names_serving(m);
 }
 
-void member_serving_ok(struct daemon *d, uint32_t id)
+void control_serving_ok(struct member *m)
 {
-	struct member *m = member_find(d, id);
 	uint8_t buf[16];
 	struct ms_codec c;
 
-	if (!m)
-		return;
 	packets_begin(&c, buf, sizeof(buf), MS_D_SERVING_OK);
 	packets_put(m->control, &c, buf, NULL, 0);
 }
 
 static void lookup(struct member *m, struct ms_codec *in)
 {
-	Ms__Lookup l = MS__LOOKUP__INIT;
+	uint32_t request = ms_get_u32(in), virtual_ip = ms_get_u32(in);
+	uint64_t newer = ms_get_u64(in);
 
-	l.request = (uint64_t)m->id << 32 | ms_get_u32(in);
-	l.virtual_ip = ms_get_u32(in);
-	l.newer = ms_get_u64(in);
-	link_send(m->d->master, LINK_MSG(LOOKUP, lookup, &l));
+	if (!in->bad)
+		names_lookup(m, request, virtual_ip, newer);
 }
 
-/* The master's answer to a lookup; the member may have gone meanwhile, then it asks again. */
-void member_place(struct daemon *d, const Ms__Found *f)
+void control_place(struct member *m, const Ms__Found *f)
 {
-	struct member *m = member_find(d, (uint32_t)(f->request >> 32));
 	uint8_t buf[64], cookie[MS_TOKEN] = { 0 };
 	struct ms_codec c;
 
-	if (!m)
-		return;
 	if (f->entry && f->entry->cookie.len == sizeof(cookie))
 		memcpy(cookie, f->entry->cookie.data, sizeof(cookie));
 	packets_begin(&c, buf, sizeof(buf), MS_D_PLACE);

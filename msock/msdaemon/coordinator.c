@@ -9,6 +9,7 @@
 #include "msdaemon/arrival.h"
 #include "msdaemon/control.h"
 #include "msdaemon/departure.h"
+#include "msdaemon/names.h"
 #include "msdaemon/relay.h"
 #include "msdaemon/spawn.h"
 #include "proto/log.h"
@@ -21,43 +22,12 @@ struct stats_wait {
 	uint64_t request;
 };
 
-static void master_message(struct link *l, const Ms__Msg *msg, void *user)
-{
-	struct daemon *d = user;
-
-	if (msg->body_case == MS__MSG__BODY_FOUND)
-		member_place(d, msg->found);
-	else if (msg->body_case == MS__MSG__BODY_SERVING_OK)
-		member_serving_ok(d, msg->serving_ok->member);
-}
-
-static void master_down(struct link *l, const char *why, void *user)
-{
-	struct daemon *d = user;
-
-	log_say(LOG_ERROR, "%s: the link to the address server is lost: %s", d->host, why);
-	link_destroy(l);
-	d->master = NULL;
-}
-
-static const struct link_ops master_ops = { .on_message = master_message, .on_down = master_down };
-
 static void welcome(struct daemon *d, const Ms__Welcome *w)
 {
-	Ms__Hello hello = MS__HELLO__INIT;
-	struct sockaddr_in to;
-
 	snprintf(d->job, sizeof(d->job), "%s", w->job);
 	d->port_low = (uint16_t)w->port_low;
 	d->port_high = (uint16_t)w->port_high;
-	if (!w->master || d->master)
-		return;
-	to = net_address(w->master->ip, (uint16_t)w->master->port);
-	d->master = link_dial(d->base, &to, NULL, d->secret, &master_ops, d);
-	hello.role = "daemon";
-	hello.host = d->host;
-	hello.version = MS_WIRE_VERSION;
-	link_send(d->master, LINK_MSG(HELLO, hello, &hello));
+	names_welcome(d, w);
 }
 
 /* CPU time and memory of a process, from /proc. */

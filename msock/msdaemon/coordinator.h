@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* coordinator.h - msdaemon's links to the job's coordinator and master. */
+/* coordinator.h - msdaemon's link to the job's coordinator. */
 #ifndef MSOCK_MSDAEMON_COORDINATOR_H
 #define MSOCK_MSDAEMON_COORDINATOR_H
 

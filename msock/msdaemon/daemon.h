@@ -17,6 +17,8 @@ LIST_HEAD(member_list, member);
 LIST_HEAD(mirror_list, mirror);
 LIST_HEAD(peer_list, peer);
 LIST_HEAD(route_list, route);
+LIST_HEAD(names_master_list, names_master);
+TAILQ_HEAD(names_question_list, names_question);
 
 struct daemon {
 	struct event_base *base;
@@ -27,7 +29,9 @@ struct daemon {
 	uint16_t mesh_port;
 	uint16_t port_low, port_high; /* 0 0: any */
 	struct link *coordinator;
-	struct link *master;        /* NULL until the coordinator named it */
+	struct names_master_list masters; /* address servers, one a subnet */
+	struct names_question_list questions;
+	unsigned question_count;
 	struct member_list members; /* that live here, come, or leave */
 	struct member_list gone;    /* that live elsewhere now; their process is to be reaped */
 	struct mirror_list mirrors;

@@ -9,6 +9,7 @@
 #include "msdaemon/arrival.h"
 #include "msdaemon/control.h"
 #include "msdaemon/departure.h"
+#include "msdaemon/names.h"
 #include "msdaemon/relay.h"
 #include "proto/log.h"
 
@@ -46,6 +47,7 @@ static void drop_held(struct member *m)
 void member_destroy(struct member *m)
 {
 	LIST_REMOVE(m, entry);
+	names_member_gone(m);
 	drop_held(m);
 	packets_destroy(m->control);
 	pump_destroy(m->pump);
@@ -75,6 +77,7 @@ void member_set_state(struct member *m, enum member_state state, const char *why
 	m->state = state;
 	if (state != MEMBER_LEFT)
 		return;
+	names_member_gone(m);
 	LIST_REMOVE(m, entry);
 	LIST_INSERT_HEAD(&m->d->gone, m, entry);
 }

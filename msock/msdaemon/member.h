@@ -41,6 +41,7 @@ struct member {
 	int alive_fd;   /* closing it ends that namespace; -1: none */
 	uint32_t virtual_ip;
 	uint16_t data_port; /* 0: not serving */
+	bool serving_asked; /* it waits for SERVING_OK */
 	uint8_t cookie[MS_TOKEN];
 	uint64_t m;              /* last move number known */
 	int pmi_fd;              /* -1: none */
@@ -82,8 +83,6 @@ void member_relay(struct member *m, uint32_t from, const void *bytes, size_t siz
 void member_release_held(struct member *m, bool deliver);
 
 void member_signal(struct member *m, int signo);
-void member_place(struct daemon *d, const Ms__Found *found);
-void member_serving_ok(struct daemon *d, uint32_t id);
 /* Somebody else has ended: tell all here. */
 void member_ended_elsewhere(struct daemon *d, uint32_t id, int status);
 

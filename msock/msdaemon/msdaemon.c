@@ -217,6 +217,8 @@ int main(int argc, char **argv)
 	LIST_INIT(&d.mirrors);
 	LIST_INIT(&d.peers);
 	LIST_INIT(&d.routes);
+	LIST_INIT(&d.masters);
+	TAILQ_INIT(&d.questions);
 	d.base = event_base_new();
 	if (!d.base || mesh_listen(&d))
 		log_die("%s: cannot listen: %s", d.host, strerror(errno));

@@ -4,7 +4,7 @@
  * is to be had.  Its table is a cache of the coordinator's: what is unknown, or
  * older than the asker has seen refused, is asked there.
  *
- *   msmaster, with stdin as msdaemon has it
+ *   msmaster NET/BITS, with stdin as msdaemon has it; the word is its name to the coordinator
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -42,6 +42,7 @@ struct master {
 	uint8_t secret[SEAL_SECRET];
 	uint32_t ip, coordinator_ip;
 	uint16_t port, coordinator_port;
+	const char *subnet; /* borrowed */
 	struct link *coordinator;
 	struct table *table;
 	uint64_t asked;
@@ -244,12 +245,13 @@ static void say_hello(struct master *ms)
 
 	ms->coordinator = link_dial(ms->base, &to, NULL, ms->secret, &coordinator_ops, ms);
 	hello.role = "master";
+	hello.host = (char *)ms->subnet;
 	hello.port = ms->port;
 	hello.version = MS_WIRE_VERSION;
 	link_send(ms->coordinator, LINK_MSG(HELLO, hello, &hello));
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	static const int ignored[] = { SIGPIPE, SIGINT, SIGQUIT, SIGTSTP, SIGHUP };
 	static struct master ms;
@@ -257,8 +259,9 @@ int main(void)
 	int fd;
 
 	log_open("msmaster");
-	if (sodium_init() < 0)
-		return 1;
+	if (argc != 2 || sodium_init() < 0)
+		return 2;
+	ms.subnet = argv[1];
 	setsid();
 	for (size_t i = 0; i < sizeof(ignored) / sizeof(*ignored); i++)
 		signal(ignored[i], SIG_IGN);

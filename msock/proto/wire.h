@@ -45,7 +45,8 @@ enum ms_ctl_type {
 	MS_M_HELLO = 1,    /* u32 pid */
 	MS_D_WELCOME,      /* u32 member, str job, str host, ip real, ip virtual, u64 m (last used),
 	                      u16 port lowest, u16 port highest (0 0: any),
-	                      MS_CHANNELS x { u64 st_dev, u64 st_ino }: the member's end of each, 0 0 if none */
+	                      MS_CHANNELS x { u64 st_dev, u64 st_ino }: the member's end of each, 0 0 if none;
+	                      u8 n, n x { u32 net, u8 bits }: the job's virtual subnets (nothing: 100.64.0.0/10) */
 	MS_M_SERVING,      /* u16 data port, cookie: the member's data listener is open */
 	MS_D_SERVING_OK,   /* the master knows it */
 	MS_M_LOOKUP,       /* u32 request, ip virtual, u64 newer: answer only with an entry whose m >= newer

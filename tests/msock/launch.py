@@ -66,13 +66,14 @@ def named(name):
 class Launch:
     """One coordinator with its daemons."""
 
-    def __init__(self, hosts=("127.0.0.2", "127.0.0.3"), lines=(), job="4711-0badcafe"):
+    def __init__(self, hosts=("127.0.0.2", "127.0.0.3"), lines=(), job="4711-0badcafe", err=None):
         self.top = tempfile.mkdtemp(prefix="msock-launch-")
         self.job = job
         self.env = dict(os.environ, MSOCK_RUNDIR=self.top, MSOCK_HELPERDIR=f"{BUILD}:{BUILD}/msock/image",
                         MSOCK_LIBDIR=os.path.join(BUILD, ".libs"))
         self.env.pop("MSOCK_JOBDIR", None)
-        self.coord = subprocess.Popen([program("msrank-coord")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self.env)
+        self.coord = subprocess.Popen([program("msrank-coord")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err,
+                                      env=self.env)
         config = [f"job {job}", *lines, *(f"host {name}" for name in hosts), "end", ""]
         self.coord.stdin.write("\n".join(config).encode())
         self.coord.stdin.flush()
