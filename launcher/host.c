@@ -78,12 +78,8 @@ static void start_host(struct coord *c, struct host *h, char *path)
 
 	if (!argv)
 		log_die("out of memory");
-	if (!h->local) {
-		argv[n++] = c->launcher_exec;
-		for (size_t i = 0; i < c->launch_count; i++)
-			argv[n++] = c->launch_args[i];
-		argv[n++] = h->name;
-	}
+	if (!h->local)
+		n = shell_remote(c, argv, h->name);
 	argv[n++] = path;
 	argv[n++] = "--host";
 	argv[n++] = h->name;

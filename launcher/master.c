@@ -19,6 +19,7 @@ enum {
 	MASTER_QUICK_MS = 1000, /* one that ends sooner after its start is not started again at once ... */
 	MASTER_PAUSE_MS = 20,   /* but after this, doubled each time ... */
 	MASTER_PAUSES = 6,      /* so often */
+	MASTER_TRIES = 3,       /* on the host that the configuration names */
 };
 
 static uint64_t now_ns(void)
@@ -34,7 +35,7 @@ static bool serves(const struct master *s, uint32_t ip)
 	return ((ip ^ s->net) & (uint32_t)(~0ull << (32 - s->bits))) == 0;
 }
 
-void master_add(struct coord *c, uint32_t net, unsigned bits)
+void master_add(struct coord *c, const struct conf_subnet *subnet)
 {
 	struct master *s = calloc(1, sizeof(*s));
 	char text[NET_IP_TEXT];
@@ -42,23 +43,45 @@ void master_add(struct coord *c, uint32_t net, unsigned bits)
 	if (!s)
 		log_die("out of memory");
 	s->c = c;
-	s->net = net;
-	s->bits = bits;
+	s->net = subnet->net;
+	s->bits = subnet->bits;
+	snprintf(s->where, sizeof(s->where), "%s", subnet->master);
 	s->shell.stdin_fd = s->shell.err_fd = -1;
-	snprintf(s->name, sizeof(s->name), "%s/%u", net_text(net, text), bits);
+	snprintf(s->name, sizeof(s->name), "%s/%u", net_text(s->net, text), s->bits);
 	TAILQ_INSERT_TAIL(&c->masters, s, entry);
+}
+
+/* The job's host on which it shall run; NULL: the launch host, also when the other is lost or it does not stay up there. */
+static const struct host *host_of(const struct master *s)
+{
+	const struct host *h = *s->where ? host_find(s->c, s->where) : NULL;
+
+	return h && !h->lost && s->quick < MASTER_TRIES ? h : NULL;
 }
 
 static int start(struct master *s)
 {
-	char path[4096];
-	char *argv[] = { path, s->name, NULL };
+	const struct host *h = host_of(s);
+	bool remote = h && !h->local;
+	struct coord *c = s->c;
+	char path[4096], **argv;
+	size_t n = 0;
+	int rc;
 
 	if (!helpers_find("msmaster", path, sizeof(path)))
-		coord_fail(s->c, "msmaster is missing: set MSOCK_HELPERDIR to where it lies");
-	s->ip = s->c->ip;
+		coord_fail(c, "msmaster is missing: set MSOCK_HELPERDIR to where it lies");
+	argv = calloc(c->launch_count + 5, sizeof(*argv));
+	if (!argv)
+		log_die("out of memory");
+	if (remote)
+		n = shell_remote(c, argv, h->name);
+	argv[n++] = path;
+	argv[n++] = s->name;
+	s->ip = h ? h->ip : c->ip;
 	s->started_ns = now_ns();
-	return shell_start(s->c, &s->shell, argv, s->c->listen_ip, false);
+	rc = shell_start(c, &s->shell, argv, h ? h->ip : c->listen_ip, remote);
+	free(argv);
+	return rc;
 }
 
 void master_start_all(struct coord *c)

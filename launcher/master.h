@@ -8,6 +8,7 @@
 #define LAUNCHER_MASTER_H
 
 #include "coord.h"
+#include "proto/conf.h"
 #include "shell.h"
 
 struct master {
@@ -17,6 +18,7 @@ struct master {
 	unsigned bits;    /* of its mask */
 	uint32_t given;   /* addresses given out */
 	char name[32];    /* NET/BITS: how it names itself in its Hello */
+	char where[CONF_HOST]; /* host that the configuration names, "": the launch host */
 	struct shell shell;
 	struct link *link; /* NULL: not up */
 	uint32_t ip;
@@ -27,7 +29,7 @@ struct master {
 };
 
 /* The address server of one more subnet. */
-void master_add(struct coord *c, uint32_t net, unsigned bits);
+void master_add(struct coord *c, const struct conf_subnet *s);
 void master_start_all(struct coord *c);
 /* A caller that says it is one; false: it is none of ours. */
 bool master_hello(struct coord *c, struct link *l, const Ms__Hello *hello);

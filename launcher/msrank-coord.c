@@ -25,7 +25,7 @@
 #include "host.h"
 #include "jobdir.h"
 #include "master.h"
-#include "lib/subnet.h"
+#include "proto/conf.h"
 #include "proto/log.h"
 #include "tool.h"
 
@@ -199,6 +199,17 @@ static void read_config(struct coord *c)
 	coord_fail(c, "the list of hosts ends too early");
 }
 
+static void read_subnets(struct coord *c)
+{
+	struct conf conf;
+	char why[1024];
+
+	if (conf_load(c->job, &conf, why, sizeof(why)))
+		coord_fail(c, "%s", why);
+	for (size_t i = 0; i < conf.count; i++)
+		master_add(c, &conf.subnets[i]);
+}
+
 static void on_event(struct coord *c, int fd_or_signal, short what, event_callback_fn cb)
 {
 	event_add(event_new(c->base, fd_or_signal, what | EV_PERSIST, cb, c), NULL);
@@ -229,7 +240,7 @@ int main(void)
 	if (sodium_init() < 0)
 		return 1;
 	read_config(&c);
-	master_add(&c, SUBNET_DEFAULT_NET, SUBNET_DEFAULT_BITS);
+	read_subnets(&c);
 	randombytes_buf(c.secret, sizeof(c.secret));
 	c.base = event_base_new();
 	if (!c.base)

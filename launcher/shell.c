@@ -97,6 +97,17 @@ static void child(char *const argv[], int in, int err)
 	log_die("cannot run %s: %s", argv[0], strerror(errno));
 }
 
+size_t shell_remote(const struct coord *c, char **argv, char *host)
+{
+	size_t n = 0;
+
+	argv[n++] = c->launcher_exec;
+	for (size_t i = 0; i < c->launch_count; i++)
+		argv[n++] = c->launch_args[i];
+	argv[n++] = host;
+	return n;
+}
+
 int shell_start(struct coord *c, struct shell *s, char *const argv[], uint32_t ip, bool remote)
 {
 	int in[2] = { -1, -1 }, err[2] = { -1, -1 };

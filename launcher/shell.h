@@ -25,6 +25,8 @@ struct shell {
 
 /* Starts argv and tells it on stdin what it needs to call back from `ip`. remote: its stderr is watched. 0 or -1. */
 int shell_start(struct coord *c, struct shell *s, char *const argv[], uint32_t ip, bool remote);
+/* The words before a program's that run it on a host; argv has room for launch_count + 2. Returns how many. */
+size_t shell_remote(const struct coord *c, char **argv, char *host);
 /* The last line that it said for itself, "" if none. */
 const char *shell_last_words(struct shell *s);
 void shell_close(struct shell *s);

@@ -63,6 +63,22 @@ def named(name):
     return found
 
 
+def listening(pid):
+    """Where a process listens on TCP: [(address, port)]."""
+    inodes = set()
+    try:
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            target = os.readlink(f"/proc/{pid}/fd/{name}")
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+        with open(f"/proc/{pid}/net/tcp", encoding="ascii") as file:
+            lines = [line.split() for line in file][1:]
+    except OSError:
+        return []
+    found = [line[1].split(":") for line in lines if line[3] == "0A" and line[9] in inodes]
+    return [(socket.inet_ntoa(bytes.fromhex(ip)[::-1]), int(port, 16)) for ip, port in found]
+
+
 class Launch:
     """One coordinator with its daemons."""
 
@@ -130,4 +146,4 @@ class Launch:
         shutil.rmtree(self.top, ignore_errors=True)
 
 
-__all__ = ["Launch", "children", "named", "program", "tap", "socket", "time"]
+__all__ = ["Launch", "children", "listening", "named", "program", "tap", "socket", "time"]

@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -27,7 +28,7 @@ class Rank:
         self.number = Rank.count
         Rank.count += 1
         self.child = job.stub(self.number, [launch.program("tests/msock/knock"), what], host, stdin=subprocess.PIPE,
-                              stdout=subprocess.PIPE)
+                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         os.set_blocking(self.child.stdout.fileno(), False)
         self.said = b""
 
@@ -149,6 +150,75 @@ def storm(job, servers, rng):
     tap.ok(len(kills) >= KILLS, f"while the address server was killed {KILLS} times or more", len(kills))
 
 
+CONFIG = """# three subnets
+subnet 10.71.0.0/16
+subnet 100.64.0.0/16 master 127.0.0.3
+[job other*]
+subnet 10.0.0.0/8
+[job 4711-*]
+subnet 10.72.0.0/16
+subnet 100.65.0.0/16 master 127.0.0.3
+subnet 172.29.7.0/29
+"""
+
+
+def configured(text, **options):
+    """A job with that configuration file; its name, and the job."""
+    with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
+        file.write(text)
+        file.flush()
+        os.environ["MSOCK_CONF"] = file.name
+        try:
+            return file.name, launch.Launch(HOSTS, **options)
+        finally:
+            del os.environ["MSOCK_CONF"]
+
+
+def three():
+    """Three subnets, three address servers: each is killed alone."""
+    _, job = configured(CONFIG, err=subprocess.PIPE)
+    tap.ok(job.said.startswith("ready "), "three subnets: the coordinator is ready", job.said)
+    pids = {}
+    for pid in launch.named("msmaster"):
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            pids[file.read().split(b"\0")[1].decode().split(".")[0]] = pid
+    tap.equal(sorted(pids), ["10", "100", "172"], "an address server for each subnet of this job")
+    tap.equal([ip for ip, _ in launch.listening(pids["100"])], ["127.0.0.3"], "one is where the file says")
+    servers = [server(job, HOSTS[n % 3]) for n in range(6)]
+    nets = [rank.address.rsplit(".", 2)[0] for rank in servers]
+    tap.equal(sorted(nets), ["10.72"] * 2 + ["100.65"] * 2 + ["172.29"] * 2, "addresses are given out of each in turn")
+    calls = caller(job, HOSTS[0])
+    for net in ("10", "100", "172"):
+        mine = [rank.address for rank in servers if rank.address.split(".")[0] == net]
+        others = [rank.address for rank in servers if rank.address.split(".")[0] != net]
+        fresh = caller(job, HOSTS[1])
+        tap.equal(calls.call(mine[0]), "ok", f"a name in {net}.")
+        os.kill(pids[net], signal.SIGSTOP)
+        tap.equal({fresh.call(address) for address in others}, {"ok"}, f"the address server of {net}. stands still: names in others")
+        fresh.ask(mine[1])
+        tap.equal(fresh.line(SHORT_S), None, f"and names in {net}. wait")
+        os.kill(pids[net], signal.SIGKILL)
+        tap.equal(fresh.line(), "ok", "until it is killed and comes back")
+    tap.equal(calls.call("10.71.0.1 1024"), f"errno {errno.ECONNREFUSED}", "an address of no subnet of this job")
+    tap.equal(job.end(), 0, "the job ends")
+    tap.equal(job.coord.stderr.read(), b"", "nothing on stderr")
+    job.close()
+
+
+def broken():
+    name, job = configured("subnet 10.0.0.0/8\nsubnet 10.1.0.0/16\n")
+    tap.equal(job.said, f"error {name}:2: 10.1.0.0/16: has addresses of the subnet in line 1", "a broken file: its line, and why")
+    tap.equal(job.end(), 1, "and the job does not start")
+    job.close()
+    _, job = configured("subnet 10.0.0.0/30\n")
+    one, two = server(job, HOSTS[0]), server(job, HOSTS[1])
+    tap.equal([rank.address.split()[0] for rank in (one, two)], ["10.0.0.1", "10.0.0.2"], "the two addresses of a small subnet")
+    status, _, err = job.run(77, ["true"])
+    tap.ok(status == 255 and b"no virtual address is left" in err and err.count(b"\n") == 1, "no third: one line says so", err)
+    job.end()
+    job.close()
+
+
 def test():
     rng = tap.seed()
     job = launch.Launch(HOSTS, err=subprocess.PIPE)
@@ -161,6 +231,8 @@ def test():
     tap.equal(job.coord.stderr.read(), b"", "nothing on stderr")
     tap.equal(job.leftovers(), [], "no process and no file is left")
     job.close()
+    three()
+    broken()
 
 
 tap.main(test)
