@@ -19,6 +19,19 @@ struct image_context {
 	uint64_t rbx, rbp, r12, r13, r14, r15, rsp, rip;
 };
 
+/* How the kernel is to run a thread; settings.c. */
+struct image_settings {
+	uint64_t affinity[16];
+	struct {
+		uint32_t size, policy;
+		uint64_t flags;
+		int32_t nice;
+		uint32_t priority;
+		uint64_t runtime, deadline, period;
+	} sched; /* the kernel's sched_attr, its first version */
+	int io_priority, death_signal;
+};
+
 enum image_slot_state {
 	SLOT_TAKEN,  /* by a thread that is still filling it in */
 	SLOT_PARKED, /* waits on the word */
@@ -40,6 +53,7 @@ struct image_slot {
 	uint32_t *rseq; /* NULL: not registered */
 	uint32_t rseq_size;
 	char name[16];
+	struct image_settings settings;
 };
 
 struct baggage_signal {
@@ -132,7 +146,9 @@ struct baggage {
 	int umask;
 	unsigned long personality;
 	int dumpable, no_new_privs, subreaper, no_huge;
-	uint64_t affinity[16];
+	uint64_t online[16]; /* the source's processors; none: not known */
+	int barriers;	     /* membarrier registrations */
+	char core_filter[16], oom_score[16]; /* as /proc has them; "" if it does not say */
 };
 
 /* All there is in the member; in the library's own data. */
@@ -169,6 +185,10 @@ int baggage_signals_restore(struct baggage *c, struct image_arrival *a); /* acti
 /* files.c */
 int baggage_files(struct baggage *c, const struct image_source *src, const int *skip, int skips, char why[IMAGE_WHY]);
 int baggage_files_return(struct baggage *c, struct image_arrival *a);
+
+/* settings.c: of the calling thread. What the target does not permit stays as it is there. */
+void settings_note(struct image_settings *s);
+void settings_return(const struct image_settings *s, const struct baggage *c);
 
 /* process.c */
 int baggage_process(struct baggage *c, char why[IMAGE_WHY]);

@@ -4,6 +4,7 @@
 
 #include <cpuid.h>
 #include <errno.h>
+#include <linux/prctl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/wait.h>
@@ -41,6 +42,19 @@ __asm__(".pushsection .text\n"
 	"	ret\n"
 	".popsection\n");
 
+/* A process that is not dumpable may not open even its own. */
+static void workspace_open(struct workspace *ws)
+{
+	bool shut = ms_prctl(PR_GET_DUMPABLE, 0, 0, 0, 0) == 0;
+
+	if (shut)
+		ms_prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+	ws->pagemap_fd = ms_open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0);
+	ws->mem_fd = ms_open("/proc/self/mem", O_RDONLY | O_CLOEXEC, 0);
+	if (shut)
+		ms_prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+}
+
 static struct workspace *workspace_create(const struct image_source *src, char why[IMAGE_WHY])
 {
 	/* A guard on each side keeps the kernel from merging it with a neighbour. */
@@ -56,9 +70,8 @@ static struct workspace *workspace_create(const struct image_source *src, char w
 	ws->src = src;
 	ws->maps = (char *)ws + used;
 	ws->areas = (struct image_area *)(ws->maps + WORKSPACE_MAPS);
-	ws->pagemap_fd = ms_open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0);
 	ws->uffd = -1;
-	ws->mem_fd = ms_open("/proc/self/mem", O_RDONLY | O_CLOEXEC, 0);
+	workspace_open(ws);
 	image_sum_init(&ws->sum, src->hash_key);
 	return ws;
 }

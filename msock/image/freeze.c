@@ -98,6 +98,7 @@ static void slot_fill(struct image_slot *s, void *frame)
 	ms_sys3(SYS_get_robust_list, 0, (long)&s->robust, (long)&s->robust_size);
 	s->slack_ns = (uint64_t)ms_prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0);
 	ms_prctl(PR_GET_NAME, (long)s->name, 0, 0, 0);
+	settings_note(&s->settings);
 	s->rseq = NULL;
 	if (&__rseq_size && __rseq_size && s->fs) {
 		uint32_t *area = (uint32_t *)(s->fs + (uint64_t)__rseq_offset);
@@ -196,6 +197,7 @@ static void thread_dress(const struct image_slot *s)
 	}
 	ms_prctl(PR_SET_NAME, (long)s->name, 0, 0, 0);
 	ms_prctl(PR_SET_TIMERSLACK, (long)s->slack_ns, 0, 0, 0);
+	settings_return(&s->settings, image__state.baggage);
 }
 
 /* The main thread at the target, still on the restorer's stack: the others wait until the library knows. */

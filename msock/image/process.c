@@ -8,6 +8,8 @@
 #include "image/proc.h"
 #include "image/say.h"
 
+enum { MEMBARRIER_REGISTRATIONS = 1 << 9 }; /* of Linux 6.3 */
+
 static int baggage_directory(struct baggage *c, char why[IMAGE_WHY])
 {
 	char path[IMAGE_PATH_MAX];
@@ -40,6 +42,49 @@ static int status_umask(void)
 	return s ? mask : 022;
 }
 
+/* "0-3,8": the source's processors. */
+static void note_online(struct baggage *c)
+{
+	char text[1024];
+	const char *s = text;
+
+	if (proc_read("/sys/devices/system/cpu/online", text, sizeof(text)) <= 0)
+		return;
+	while (*s >= '0' && *s <= '9') {
+		uint64_t first = proc_number(&s, 10), last = first;
+
+		if (*s == '-') {
+			s++;
+			last = proc_number(&s, 10);
+		}
+		for (uint64_t i = first; i <= last && i < 64 * sizeof(c->online) / sizeof(c->online[0]); i++)
+			c->online[i / 64] |= 1ull << (i % 64);
+		s += *s == ',';
+	}
+}
+
+static void note_file(const char *path, char *to, size_t size)
+{
+	if (proc_read(path, to, size) <= 0)
+		to[0] = 0;
+}
+
+/* Only what differs is written: some of it may not be lowered without privilege. */
+static void return_file(const char *path, const char *want, const char *prefix)
+{
+	char now[16], line[32];
+	int fd;
+
+	note_file(path, now, sizeof(now));
+	if (!want[0] || ms_streq(want, now))
+		return;
+	fd = ms_open(path, O_WRONLY | O_CLOEXEC, 0);
+	if (fd < 0)
+		return;
+	ms_write(fd, line, image_print(line, sizeof(line), "%s%s", prefix, want));
+	ms_close(fd);
+}
+
 int baggage_process(struct baggage *c, char why[IMAGE_WHY])
 {
 	if (baggage_directory(c, why))
@@ -53,7 +98,10 @@ int baggage_process(struct baggage *c, char why[IMAGE_WHY])
 	c->subreaper = 0;
 	ms_prctl(PR_GET_CHILD_SUBREAPER, (long)&c->subreaper, 0, 0, 0);
 	c->no_huge = (int)ms_prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0);
-	ms_sys3(SYS_sched_getaffinity, 0, sizeof(c->affinity), (long)c->affinity);
+	note_online(c);
+	c->barriers = (int)ms_sys3(SYS_membarrier, MEMBARRIER_REGISTRATIONS, 0, 0);
+	note_file("/proc/self/coredump_filter", c->core_filter, sizeof(c->core_filter));
+	note_file("/proc/self/oom_score_adj", c->oom_score, sizeof(c->oom_score));
 	return 0;
 }
 
@@ -86,5 +134,10 @@ int baggage_process_return(struct baggage *c, struct image_arrival *a)
 		ms_prctl(PR_SET_THP_DISABLE, c->no_huge, 0, 0, 0);
 	for (int i = 0; i < BAGGAGE_LIMITS; i++)
 		limit_restore(i, &c->limit[i]);
+	for (int bit = 0; bit < 31; bit++)
+		if (c->barriers > 0 && c->barriers & 1 << bit)
+			ms_sys3(SYS_membarrier, 1 << bit, 0, 0);
+	return_file("/proc/self/coredump_filter", c->core_filter, "0x");
+	return_file("/proc/self/oom_score_adj", c->oom_score, "");
 	return 0;
 }
