@@ -77,6 +77,7 @@ enum baggage_file_kind {
 	BAGGAGE_PIPE,     /* both ends are the process's own; content */
 	BAGGAGE_UNLINKED, /* a regular file without a name; content */
 	BAGGAGE_EPOLL,    /* watch */
+	BAGGAGE_SOCKET,   /* one of a pair of unix sockets; extra: inode of the other, 0 if that is closed; content */
 };
 
 struct baggage_watch {
@@ -94,6 +95,12 @@ struct baggage_lock {
 	uint64_t start, length; /* 0: to the end */
 };
 
+struct baggage_socket {
+	int type, send_buffer, receive_buffer, credentials; /* credentials: SO_PASSCRED */
+	uint8_t shut;					     /* 1: for receiving, 2: for sending */
+	struct timeval receive_limit, send_limit;
+};
+
 struct baggage_file {
 	int fd, same_as; /* index of the first entry with the same description; its own if none */
 	uint8_t kind;
@@ -107,6 +114,7 @@ struct baggage_file {
 	void *content; /* of the first entry of an object */
 	uint64_t content_size;
 	uint32_t capacity, mode;
+	struct baggage_socket *socket;
 	struct baggage_watch *watch;
 	uint32_t watches;
 	int made[2]; /* at the target, while descriptors are put in place */

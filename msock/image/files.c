@@ -169,7 +169,8 @@ static int file_classify(struct baggage *c, struct baggage_file *f, const struct
 		return path[0] != '/' ? 0
 				      : image_say(why, "descriptor %d: a pipe that is not the job's: %s", f->fd, path);
 	case S_IFSOCK:
-		return image_say(why, "descriptor %d: a socket that is not the job's: %s", f->fd, path);
+		f->kind = BAGGAGE_SOCKET; /* sockets_collect looks for its other end */
+		return 0;
 	}
 	return file_by_fdinfo(f, f->path, why);
 }
@@ -293,6 +294,9 @@ static int file_open(struct baggage *c, struct baggage_file *f, const struct ima
 		fd = special_unlinked_open(c, f, f->flags & kept_flags);
 		if (fd >= 0 && f->offset > 0)
 			ms_lseek(fd, f->offset, SEEK_SET);
+		break;
+	case BAGGAGE_SOCKET:
+		fd = sockets_open(c, f);
 		break;
 	case BAGGAGE_EPOLL:
 		fd = ms_epoll_create(0);

@@ -238,6 +238,8 @@ int special_collect(struct baggage *c, char why[IMAGE_WHY])
 
 		if (f->kind == BAGGAGE_PIPE)
 			e = pipe_collect(c, f, why);
+		else if (f->kind == BAGGAGE_SOCKET && f->same_as == (int)i)
+			e = sockets_collect(c, f, why);
 		else if (f->kind == BAGGAGE_UNLINKED)
 			e = unlinked_collect(c, f, why);
 		else if (f->kind == BAGGAGE_EPOLL && f->same_as == (int)i)

@@ -17,4 +17,8 @@ int special_finish(struct baggage *c, char why[IMAGE_WHY]);
 /* After the commit; ends the process if another one has got a lock meanwhile. */
 void special_locks_return(struct baggage *c);
 
+/* sockets.c: unix sockets whose other end is the process's own too, with what is queued in them. */
+int sockets_collect(struct baggage *c, struct baggage_file *f, char why[IMAGE_WHY]);
+int sockets_open(struct baggage *c, struct baggage_file *f); /* a descriptor, or -errno */
+
 #endif

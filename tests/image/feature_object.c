@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: MIT */
+/* Things of the kernel's that have content: sockets within the process, memory that is shared by descriptor. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "feature.h"
+
+static ssize_t receive(int fd, char *to, size_t size)
+{
+	return recv(fd, to, size, MSG_DONTWAIT);
+}
+
+/* As an event loop has it to wake itself: watched, with something in it. */
+static void socketpair_stream(void)
+{
+	int s[2], copy, poll_fd = epoll_create1(0), buffer, had;
+	struct epoll_event ev = { EPOLLIN, { .u64 = 11 } }, got;
+	static char big[50000], back[sizeof(big) + 10];
+	socklen_t size = sizeof(buffer);
+
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, s) == 0);
+	copy = dup(s[1]);
+	fcntl(s[1], F_SETFL, 0);
+	CHECK(epoll_ctl(poll_fd, EPOLL_CTL_ADD, s[0], &ev) == 0);
+	buffer = 70000;
+	CHECK(setsockopt(s[0], SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer)) == 0);
+	CHECK(getsockopt(s[0], SOL_SOCKET, SO_SNDBUF, &had, &size) == 0);
+	for (size_t i = 0; i < sizeof(big); i++)
+		big[i] = (char)(i * 7 + i / 1000);
+	for (int k = 0; k < MOVES; k++) {
+		CHECK(write(s[1], "wake", 4) == 4 && write(copy, " up", 3) == 3);
+		CHECK(write(s[0], big, sizeof(big)) == sizeof(big));
+		CHECK(member_move() == 0);
+		CHECK(epoll_wait(poll_fd, &got, 1, 0) == 1 && got.data.u64 == 11);
+		CHECK(receive(s[0], back, sizeof(back)) == 7 && memcmp(back, "wake up", 7) == 0);
+		CHECK(receive(s[0], back, sizeof(back)) == -1 && errno == EAGAIN);
+		CHECK(receive(s[1], back, sizeof(back)) == sizeof(big) && memcmp(back, big, sizeof(big)) == 0);
+		CHECK(epoll_wait(poll_fd, &got, 1, 0) == 0);
+		CHECK((fcntl(s[0], F_GETFL) & O_NONBLOCK) && !(fcntl(copy, F_GETFL) & O_NONBLOCK));
+		CHECK(fcntl(s[0], F_GETFD) == FD_CLOEXEC && fcntl(copy, F_GETFD) == 0);
+		CHECK(getsockopt(s[0], SOL_SOCKET, SO_SNDBUF, &buffer, &size) == 0 && buffer == had);
+	}
+	close(s[1]);
+	CHECK(receive(s[0], back, 1) == -1);
+	close(copy);
+	CHECK(receive(s[0], back, 1) == 0); /* no other end is left over */
+}
+
+static void messages(int type)
+{
+	char text[300];
+	int s[2];
+
+	CHECK(socketpair(AF_UNIX, type, 0, s) == 0);
+	for (int k = 0; k < MOVES; k++) {
+		CHECK(send(s[0], "one", 3, 0) == 3 && send(s[0], "fourfour", 8, 0) == 8);
+		CHECK(send(s[1], "back", 4, 0) == 4);
+		CHECK(member_move() == 0);
+		CHECK(send(s[0], "later", 5, 0) == 5);
+		CHECK(receive(s[1], text, sizeof(text)) == 3 && memcmp(text, "one", 3) == 0);
+		CHECK(receive(s[1], text, sizeof(text)) == 8 && memcmp(text, "fourfour", 8) == 0);
+		CHECK(receive(s[1], text, sizeof(text)) == 5);
+		CHECK(receive(s[0], text, sizeof(text)) == 4);
+		CHECK(receive(s[0], text, sizeof(text)) == -1 && errno == EAGAIN);
+	}
+}
+
+static void socketpair_datagram(void)
+{
+	messages(SOCK_DGRAM);
+}
+
+static void socketpair_packets(void)
+{
+	messages(SOCK_SEQPACKET);
+}
+
+/* One direction is ended, or the other end is closed with something still to be read. */
+static void socketpair_ends(void)
+{
+	int half[2], left[2];
+	char text[100];
+
+	signal(SIGPIPE, SIG_IGN);
+	CHECK(socketpair(AF_UNIX, SOCK_STREAM, 0, half) == 0 && socketpair(AF_UNIX, SOCK_STREAM, 0, left) == 0);
+	CHECK(write(half[0], "last", 4) == 4 && shutdown(half[0], SHUT_WR) == 0);
+	CHECK(write(left[1], "words", 5) == 5 && close(left[1]) == 0);
+	for (int k = 0; k < MOVES; k++) {
+		CHECK(member_move() == 0);
+		CHECK(write(half[1], "x", 1) == 1 && read(half[0], text, sizeof(text)) == 1);
+		CHECK(write(half[0], "x", 1) == -1 && errno == EPIPE);
+	}
+	CHECK(read(half[1], text, sizeof(text)) == 4 && read(half[1], text, sizeof(text)) == 0);
+	CHECK(read(left[0], text, sizeof(text)) == 5 && read(left[0], text, sizeof(text)) == 0);
+	CHECK(write(left[0], "x", 1) == -1 && errno == EPIPE);
+}
+
+const struct feature object_features[] = {
+	{ "socketpair-stream", socketpair_stream },
+	{ "socketpair-datagram", socketpair_datagram },
+	{ "socketpair-packets", socketpair_packets },
+	{ "socketpair-ends", socketpair_ends },
+	{ NULL, NULL },
+};
