@@ -81,13 +81,22 @@ static int pipe_content(struct baggage *c, struct baggage_file *f, int reader, c
 	return 0;
 }
 
+/* Nobody at all holds the other end: what is left in the pipe, or the end of all writing, is all there is to it. */
+static bool pipe_is_left(const struct baggage_file *f, bool write)
+{
+	struct pollfd p = { .fd = f->fd };
+
+	return ms_poll(&p, 1, 0) > 0 && (p.revents & (write ? POLLERR : POLLHUP));
+}
+
 static int pipe_collect(struct baggage *c, struct baggage_file *f, char why[IMAGE_WHY])
 {
 	struct baggage_file *reader = pipe_end(c, f, false);
+	struct baggage_file *writer = pipe_end(c, f, true);
 
-	if (!reader || !pipe_end(c, f, true))
+	if ((!reader && !pipe_is_left(f, true)) || (!writer && !pipe_is_left(f, false)))
 		return image_say(why, "descriptor %d: a pipe that is not the job's: %s", f->fd, f->path);
-	return f == first_of(c, f) ? pipe_content(c, f, reader->fd, why) : 0;
+	return f == first_of(c, f) && reader ? pipe_content(c, f, reader->fd, why) : 0;
 }
 
 static int unlinked_collect(struct baggage *c, struct baggage_file *f, char why[IMAGE_WHY])
@@ -264,7 +273,8 @@ static int pipe_make(struct baggage *c, struct baggage_file *first)
 		first->made[i] = (int)ms_fcntl(made[i], F_DUPFD_CLOEXEC, c->file_max + 1);
 		ms_close(made[i]);
 	}
-	ms_fcntl(first->made[1], F_SETPIPE_SZ, first->capacity);
+	if (first->capacity)
+		ms_fcntl(first->made[1], F_SETPIPE_SZ, first->capacity);
 	if (first->content_size &&
 	    ms_write(first->made[1], first->content, first->content_size) != (long)first->content_size)
 		return -EIO;

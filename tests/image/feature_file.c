@@ -184,6 +184,23 @@ static void pipes(void)
 	CHECK(read(p[0], buf, 1) == 0); /* no writer is left over */
 }
 
+/* As shells keep a here-document: content, and nobody who could write more. The other way round too. */
+static void pipes_left(void)
+{
+	int left[2], deaf[2];
+	char buf[100];
+
+	signal(SIGPIPE, SIG_IGN);
+	CHECK(pipe(left) == 0 && pipe(deaf) == 0);
+	CHECK(write(left[1], "0123456789", 10) == 10 && close(left[1]) == 0 && close(deaf[0]) == 0);
+	for (int k = 0; k < MOVES; k++) {
+		CHECK(member_move() == 0);
+		CHECK(read(left[0], buf, 1) == 1 && buf[0] == '0' + k);
+		CHECK(write(deaf[1], "x", 1) == -1 && errno == EPIPE);
+	}
+	CHECK(read(left[0], buf, sizeof(buf)) == 10 - MOVES && read(left[0], buf, 1) == 0);
+}
+
 static void epolls(void)
 {
 	int outer = epoll_create1(EPOLL_CLOEXEC), inner = epoll_create1(0), e = eventfd(0, EFD_NONBLOCK), p[2];
@@ -306,6 +323,7 @@ const struct feature file_features[] = {
 	{ "paths", paths },
 	{ "events", events },
 	{ "pipes", pipes },
+	{ "pipes-left", pipes_left },
 	{ "epolls", epolls },
 	{ "unlinked", unlinked },
 	{ "locks", locks },

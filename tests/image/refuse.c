@@ -59,11 +59,39 @@ static void do_fifo(void)
 	unlink(path);
 }
 
+/* The other end is with a process that is no child any more. */
 static void do_pipe(void)
 {
-	if (pipe(fd) == 0)
-		close(fd[1]); /* its other end might be anywhere */
+	int told[2];
+
+	if (pipe(fd) || pipe(told))
+		exit(1);
+	child = fork();
+	if (child == 0) {
+		child = fork();
+		if (child == 0) {
+			close(1);
+			close(told[0]);
+			close(told[1]);
+			close(fd[0]);
+			pause();
+			_exit(0);
+		}
+		_exit(write(told[1], &child, sizeof(child)) != sizeof(child));
+	}
+	waitpid(child, NULL, 0);
+	if (read(told[0], &child, sizeof(child)) != sizeof(child))
+		exit(1);
+	close(told[0]);
+	close(told[1]);
+	close(fd[1]);
 	fd[1] = -1;
+}
+
+static void undo_pipe(void)
+{
+	kill(child, 9);
+	close_both();
 }
 
 static void do_device(void)
@@ -94,7 +122,7 @@ static const struct {
 	void (*begin)(void), (*end)(void);
 } all[] = {
 	{ "child", do_child, undo_child },     { "socket", do_socket, close_both }, { "fifo", do_fifo, close_both },
-	{ "pipe", do_pipe, close_both },       { "device", do_device, close_both }, { "memfd", do_memfd, undo_map },
+	{ "pipe", do_pipe, undo_pipe },       { "device", do_device, close_both }, { "memfd", do_memfd, undo_map },
 	{ "inotify", do_inotify, close_both },
 };
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 # A move that fails before its commit leaves the program as it was; the next move succeeds.
 . "$(dirname "$0")/lib.sh"
-for f in pattern pending itimers posix-timers in-handler threads robust-mutex offsets events; do
+for f in pattern pending itimers posix-timers in-handler threads robust-mutex offsets events pipes-left socketpair-stream; do
 	mover env -a -- ./feature $f "$work/dir" && moved 3 && [ "$(grep -c 'given up, as it should' "$work/out")" = 3 ]
 	ok $? "$f: each move is given up once"
 done

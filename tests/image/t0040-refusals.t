@@ -7,7 +7,7 @@ while read -r what says; do
 	ok $? "$what: \"$says\""
 done <<END
 child running child process
-socket descriptor [0-9]*: a socket that is not the job's
+socket descriptor [0-9]*: a socket that is not the job's: UDP, socket:
 fifo descriptor [0-9]*: a pipe that is not the job's
 pipe descriptor [0-9]*: a pipe that is not the job's
 device descriptor [0-9]*: device /dev/
