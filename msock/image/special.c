@@ -338,6 +338,8 @@ int special_unlinked_open(struct baggage *c, struct baggage_file *f, int flags)
 	char link[64];
 	int e = first->made[0] > 0 ? 0 : unlinked_make(c, first);
 
+	/* Its only way is a link, and the flags of its making mean nothing for that. */
+	flags &= ~(O_NOFOLLOW | O_DIRECTORY);
 	return e ? e : ms_open(fd_link(link, first->made[0]), flags | O_CLOEXEC, 0);
 }
 
