@@ -358,7 +358,7 @@ class Mover:
 
     def __init__(self, job, ranks, rng, vias=("auto",), pause=0.3):
         self.job, self.ranks, self.rng, self.vias, self.pause = job, ranks, rng, vias, pause
-        self.done, self.failures, self.reports = 0, [], []
+        self.done, self.failures, self.reports, self.ways = 0, [], [], set()
 
     def one(self):
         """One move; False when the job has ended."""
@@ -379,7 +379,14 @@ class Mover:
             self.failures.append(f"move {self.done}, rank {rank} {here} -> {host} via {via}: exit {status}: {reports} {err.strip()}")
         else:
             self.reports.append(reports[0])
+            self.ways.add((here, host))
         return True
+
+    def run_all_ways(self):
+        """Moves until each host has sent and got a rank from each other: all daemons know each other then."""
+        hosts = len(self.job.place.hosts)
+        while len(self.ways) < hosts * (hosts - 1) and len(self.failures) < 5 and self.one():
+            pass
 
     def run(self, moves):
         while self.done < moves and len(self.failures) < 5 and self.one():

@@ -13,9 +13,9 @@ RANKS = 6
 MOVES = tap.number("MOVES", 200 if jobs.LONG else 30)
 LIMIT_S = 300 + 5 * MOVES
 VIAS = ("drain", "mirror", "auto")
-WARM = 3  # moves until meshes and the like are open
 INIT = "msrestore-init"
 SPARE = 2  # descriptors of a process that may come and go: a connection in the making
+SETTLE_S = 20  # within which what the last move needed is closed
 
 
 def descriptors(place):
@@ -64,9 +64,10 @@ def storm(place, rng):
         job = jobs.Job(place, [jobs.program("msgstorm"), str(rounds), "65536", str(seed)], RANKS, seconds=LIMIT_S)
         tap.ok(job.wait_line("^msgstorm:"), f"{place.name}: msgstorm runs", job.story())
         mover = jobs.Mover(job, RANKS, rng, VIAS, pause=0.1)
-        mover.run(WARM)
+        mover.run_all_ways()
         before = descriptors(place)
         mover.run(MOVES)
+        tap.until(lambda: not grown(before, descriptors(place)), SETTLE_S, 0.1)
         after = descriptors(place)
         status = job.wait()
         if status != 0 or mover.done >= MOVES or mover.failures:
