@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "master.h"
+#include "history.h"
 #include "move.h"
 #include "proto/helpers.h"
 #include "proto/log.h"
@@ -71,8 +72,9 @@ void host_resolve_all(struct coord *c)
 		h->ip = c->ip;
 }
 
-static void start_host(struct coord *c, struct host *h, char *path)
+static void start_host(struct coord *c, struct host *h, const char *path)
 {
+	char *words[] = { shell_word(path, !h->local), shell_word(h->name, !h->local) };
 	char **argv = calloc(c->launch_count + 8, sizeof(*argv));
 	size_t n = 0;
 
@@ -80,12 +82,14 @@ static void start_host(struct coord *c, struct host *h, char *path)
 		log_die("out of memory");
 	if (!h->local)
 		n = shell_remote(c, argv, h->name);
-	argv[n++] = path;
+	argv[n++] = words[0];
 	argv[n++] = "--host";
-	argv[n++] = h->name;
+	argv[n++] = words[1];
 	if (shell_start(c, &h->shell, argv, h->ip, !h->local))
 		coord_fail(c, "cannot start a process for %s: %s", h->name, strerror(errno));
 	free(argv);
+	free(words[0]);
+	free(words[1]);
 }
 
 void host_start_all(struct coord *c)
@@ -128,6 +132,9 @@ static void daemon_message(struct link *l, const Ms__Msg *msg, void *user)
 		break;
 	case MS__MSG__BODY_STATS:
 		tool_stats(h, msg->stats);
+		break;
+	case MS__MSG__BODY_SAMPLE:
+		history_sample(h, msg->sample);
 		break;
 	default:
 		log_say(LOG_WARN, "unexpected message %d from %s", msg->body_case, h->name);

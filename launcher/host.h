@@ -18,6 +18,7 @@ struct host {
 	struct event *grace; /* its process has ended, the link not yet */
 	uint16_t mesh_port;
 	char *says;
+	struct history *history; /* owned; NULL: no sample has come */
 };
 
 /* A name twice is one host. */

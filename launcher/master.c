@@ -64,7 +64,7 @@ static int start(struct master *s)
 	const struct host *h = host_of(s);
 	bool remote = h && !h->local;
 	struct coord *c = s->c;
-	char path[4096], **argv;
+	char path[4096], **argv, *word;
 	size_t n = 0;
 	int rc;
 
@@ -75,12 +75,13 @@ static int start(struct master *s)
 		log_die("out of memory");
 	if (remote)
 		n = shell_remote(c, argv, h->name);
-	argv[n++] = path;
+	argv[n++] = word = shell_word(path, remote);
 	argv[n++] = s->name;
 	s->ip = h ? h->ip : c->ip;
 	s->started_ns = now_ns();
 	rc = shell_start(c, &s->shell, argv, h ? h->ip : c->listen_ip, remote);
 	free(argv);
+	free(word);
 	return rc;
 }
 

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "history.h"
 #include "jobdir.h"
 #include "proto/log.h"
 
@@ -77,6 +78,7 @@ static void report(struct move *v, const char *error)
 	r->error = (char *)(error ? error : "");
 	r->tracking = v->tracking;
 	r->done_ms = ms_since(&v->began);
+	history_move(r);
 	if (v->tool)
 		link_send(v->tool, LINK_MSG(MOVE_REPORT, move_report, r));
 	v->tool = NULL;

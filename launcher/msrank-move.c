@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "client.h"
+#include "cluster.h"
 #include "proto/link.h"
 #include "proto/wire.h"
 #include "ranks.h"
@@ -23,7 +24,7 @@ static const char usage[] =
 	"usage: msrank-move [--job JOB] RANKS HOST [options]\n"
 	"       msrank-move [--job JOB] --evacuate HOST [options]\n"
 	"Moves ranks of a running job to another of its hosts. RANKS: 2, 0.2, 1.0-3, 0,2-3.\n"
-	"  --evacuate HOST  move every rank off HOST, each to the host with the fewest ranks\n"
+	"  --evacuate HOST  move every rank off HOST, each to where it finds processors and memory\n"
 	"  --job JOB        need not be named when you have just one\n"
 	"  --via WAY        auto (default), drain: nothing is left on the old host, or mirror\n"
 	"  --no-precopy     stop and copy\n"
@@ -189,58 +190,56 @@ static int move_list(struct client *c, struct wish *w)
 	return rc;
 }
 
-/* The other host that is up and has the fewest ranks; counts are kept in `mirrors`, of no other use here. */
-static Ms__HostState *roomiest(const Ms__PsReply *p, const char *leave)
+/* 0 or EXIT_NOT_MOVED; c changes with each move. */
+static int move_off(struct client *client, struct wish *w, struct cluster *c, size_t leave)
 {
-	Ms__HostState *best = NULL;
+	int rc = 0;
 
-	for (size_t i = 0; i < p->n_hosts; i++)
-		if (p->hosts[i]->up && strcmp(p->hosts[i]->name, leave) &&
-		    (!best || p->hosts[i]->mirrors < best->mirrors))
-			best = p->hosts[i];
-	return best;
-}
-
-static void count_ranks(Ms__PsReply *p)
-{
-	for (size_t i = 0; i < p->n_hosts; i++) {
-		p->hosts[i]->mirrors = 0;
-		for (size_t k = 0; k < p->n_ranks; k++)
-			p->hosts[i]->mirrors +=
-				!strcmp(p->ranks[k]->host, p->hosts[i]->name) && strcmp(p->ranks[k]->state, "ended");
-	}
-}
-
-static int evacuate(struct client *c, struct wish *w)
-{
-	Ms__PsRequest ask = MS__PS_REQUEST__INIT;
-	Ms__Msg *msg = client_send(c, LINK_MSG(PS_REQUEST, ps_request, &ask)) ? NULL : client_receive(c, MOVE_GRACE_MS);
-	Ms__PsReply *p = msg && msg->body_case == MS__MSG__BODY_PS_REPLY ? msg->ps_reply : NULL;
-	int rc = p ? 0 : EXIT_NOT_MOVED;
-	bool known = false;
-
-	if (p)
-		count_ranks(p);
-	for (size_t i = 0; p && i < p->n_hosts; i++)
-		known |= !strcmp(p->hosts[i]->name, w->evacuate);
-	if (!known || !roomiest(p, w->evacuate)) {
-		fprintf(stderr, "msrank-move: host %s %s\n", w->evacuate,
-			!p      ? "cannot be vacated: the job has ended"
-			: known ? "is the only one that is up"
-				: "is not one of the job's hosts");
-		rc = EXIT_NOT_MOVED;
-		p = NULL;
-	}
-	for (size_t i = 0; p && i < p->n_ranks; i++) {
-		Ms__HostState *to = roomiest(p, w->evacuate);
+	for (size_t i = 0; i < c->rank_count; i++) {
+		struct cluster_rank *r = &c->ranks[i];
+		bool memory;
+		long to;
 		int one;
 
-		if (strcmp(p->ranks[i]->host, w->evacuate) || !strcmp(p->ranks[i]->state, "ended"))
+		if (r->host != leave)
 			continue;
-		w->request.host = to->name;
-		one = move_one(c, w, p->ranks[i]->member);
-		to->mirrors += one != EXIT_NOT_MOVED;
+		to = cluster_choose(c, r, leave, &memory);
+		if (to < 0) {
+			fprintf(stderr, "msrank-move: rank %u.%u stays on %s: %s\n", MS_MEMBER_WORLD(r->member),
+				MS_MEMBER_RANK(r->member), w->evacuate,
+				memory ? "no other host has the memory for it" : "no other host is up");
+			rc = EXIT_NOT_MOVED;
+			continue;
+		}
+		w->request.host = (char *)c->hosts[to].name;
+		one = move_one(client, w, r->member);
+		if (one != EXIT_NOT_MOVED)
+			cluster_moved(c, r, (size_t)to);
 		rc = worse(rc, one);
+	}
+	return rc;
+}
+
+static int evacuate(struct client *client, struct wish *w)
+{
+	Ms__PsRequest ask = MS__PS_REQUEST__INIT;
+	Ms__Msg *msg = client_send(client, LINK_MSG(PS_REQUEST, ps_request, &ask))
+			       ? NULL
+			       : client_receive(client, MOVE_GRACE_MS);
+	struct cluster c;
+	long leave;
+	int rc = EXIT_NOT_MOVED;
+
+	if (!msg || msg->body_case != MS__MSG__BODY_PS_REPLY) {
+		fprintf(stderr, "msrank-move: host %s cannot be vacated: the job has ended\n", w->evacuate);
+	} else {
+		cluster_read(msg->ps_reply, &c);
+		leave = cluster_host(&c, w->evacuate);
+		if (leave < 0)
+			fprintf(stderr, "msrank-move: host %s is not one of the job's hosts\n", w->evacuate);
+		else
+			rc = move_off(client, w, &c, (size_t)leave);
+		cluster_clear(&c);
 	}
 	if (msg)
 		ms__msg__free_unpacked(msg, NULL);

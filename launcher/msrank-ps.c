@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * msrank-ps - shows the ranks of a job: host, pid, state, cpu, memory, streams, moves.
+ * msrank-ps - shows a job: its ranks with their processor time, memory, streams and moves, and its hosts.
  *
- *   msrank-ps [JOB] [--json]
+ *   msrank-ps [JOB] [--comm] [--json]
  */
 #include <getopt.h>
 #include <jansson.h>
@@ -17,10 +17,11 @@
 enum { PS_ANSWER_MS = 10000 };
 
 static const char usage[] =
-	"usage: msrank-ps [JOB] [--json]\n"
-	"Shows the ranks of a job that runs under mpiexec -launcher msock.\n"
+	"usage: msrank-ps [JOB] [--comm] [--json]\n"
+	"Shows the ranks of a job that runs under mpiexec -launcher msock, and its hosts.\n"
 	"JOB need not be named when you have just one.\n"
-	"  --json   one object: job, ranks (rank, member, host, pid, state, cpu_s, rss_bytes, streams, moves), hosts\n";
+	"  --comm   who talks to whom: bytes over the streams that are open\n"
+	"  --json   one object: job, ranks, hosts, moves; see msrank-ps(1)\n";
 
 static int by_member(const void *a, const void *b)
 {
@@ -29,59 +30,168 @@ static int by_member(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-static void print_json(const Ms__PsReply *p)
+static void member_text(uint32_t member, char text[32])
 {
-	json_t *ranks = json_array(), *hosts = json_array(), *all;
+	snprintf(text, 32, "%u.%u", MS_MEMBER_WORLD(member), MS_MEMBER_RANK(member));
+}
+
+/* Negative stands for what is not known. */
+static json_t *known(double value)
+{
+	return value < 0 ? json_null() : json_real(value);
+}
+
+static json_t *rank_json(const Ms__Rank *r)
+{
+	json_t *peers = json_array();
 	char member[32];
 
-	for (size_t i = 0; i < p->n_ranks; i++) {
-		const Ms__Rank *r = p->ranks[i];
-
-		snprintf(member, sizeof(member), "%u.%u", MS_MEMBER_WORLD(r->member), MS_MEMBER_RANK(r->member));
-		json_array_append_new(ranks, json_pack("{s:i, s:s, s:s, s:i, s:s, s:f, s:I, s:i, s:i}", "rank",
-						       (int)MS_MEMBER_RANK(r->member), "member", member, "host",
-						       r->host, "pid", r->pid, "state", r->state, "cpu_s", r->cpu_s,
-						       "rss_bytes", (json_int_t)r->rss_bytes, "streams",
-						       (int)r->streams, "moves", (int)r->moves));
+	for (size_t i = 0; i < r->n_peers; i++) {
+		member_text(r->peers[i]->member, member);
+		json_array_append_new(peers, json_pack("{s:s, s:I, s:I}", "member", member, "sent",
+						       (json_int_t)r->peers[i]->sent, "taken",
+						       (json_int_t)r->peers[i]->taken));
 	}
+	member_text(r->member, member);
+	return json_pack("{s:i, s:s, s:s, s:i, s:s, s:f, s:o, s:I, s:i, s:i, s:i, s:b, s:o}", "rank",
+			 (int)MS_MEMBER_RANK(r->member), "member", member, "host", r->host, "pid", r->pid, "state",
+			 r->state, "cpu_s", r->cpu_s, "load", known(r->load), "rss_bytes", (json_int_t)r->rss_bytes,
+			 "streams", (int)r->streams, "mirrors", (int)r->mirrors, "moves", (int)r->moves, "movable",
+			 r->movable, "peers", peers);
+}
+
+static json_t *series(const double *list, size_t count)
+{
+	json_t *array = json_array();
+
+	for (size_t i = 0; i < count; i++)
+		json_array_append_new(array, known(list[i]));
+	return array;
+}
+
+static json_t *host_json(const Ms__HostState *h)
+{
+	json_t *o = json_pack("{s:s, s:b, s:i}", "host", h->name, "up", h->up, "mirrors", (int)h->mirrors);
+
+	if (!h->now)
+		return o;
+	json_object_update_new(o, json_pack("{s:s, s:f, s:o, s:i, s:o, s:I, s:I, s:{s:o, s:o}}", "machine",
+					    h->now->machine, "cores", h->now->cores, "busy", known(h->now->busy),
+					    "runnable", (int)h->now->runnable, "pressure", known(h->now->pressure),
+					    "memory_bytes", (json_int_t)h->now->memory_bytes, "free_bytes",
+					    (json_int_t)h->now->free_bytes, "history", "busy",
+					    series(h->busy, h->n_busy), "pressure",
+					    series(h->pressure, h->n_pressure)));
+	return o;
+}
+
+static json_t *move_json(const Ms__MoveMade *m)
+{
+	char member[32];
+
+	member_text(m->member, member);
+	return json_pack("{s:s, s:s, s:s, s:s, s:f, s:f, s:f, s:I, s:s}", "member", member, "from", m->from, "to",
+			 m->to, "state", m->state, "ago_s", m->ago_s, "total_ms", m->total_ms, "freeze_ms",
+			 m->freeze_ms, "image_bytes", (json_int_t)m->image_bytes, "error", m->error);
+}
+
+static void print_json(const Ms__PsReply *p)
+{
+	json_t *ranks = json_array(), *hosts = json_array(), *moves = json_array(), *all;
+
+	for (size_t i = 0; i < p->n_ranks; i++)
+		json_array_append_new(ranks, rank_json(p->ranks[i]));
 	for (size_t i = 0; i < p->n_hosts; i++)
-		json_array_append_new(hosts, json_pack("{s:s, s:b, s:i}", "host", p->hosts[i]->name, "up",
-						       p->hosts[i]->up, "mirrors", (int)p->hosts[i]->mirrors));
-	all = json_pack("{s:s, s:o, s:o}", "job", p->job, "ranks", ranks, "hosts", hosts);
+		json_array_append_new(hosts, host_json(p->hosts[i]));
+	for (size_t i = 0; i < p->n_moves; i++)
+		json_array_append_new(moves, move_json(p->moves[i]));
+	all = json_pack("{s:s, s:o, s:o, s:o}", "job", p->job, "ranks", ranks, "hosts", hosts, "moves", moves);
 	json_dumpf(all, stdout, JSON_COMPACT);
 	putchar('\n');
 	json_decref(all);
 }
 
+static const char *known_text(double value, char text[16])
+{
+	if (value < 0)
+		return "-";
+	snprintf(text, 16, "%.2f", value);
+	return text;
+}
+
+static void print_hosts(const Ms__PsReply *p)
+{
+	char busy[16], pressure[16];
+
+	printf("%-20s %-5s %6s %6s %6s %9s %10s %10s\n", "HOST", "STATE", "RANKS", "CORES", "BUSY", "PRESSURE",
+	       "FREE MB", "MEMORY MB");
+	for (size_t i = 0; i < p->n_hosts; i++) {
+		const Ms__HostState *h = p->hosts[i];
+		unsigned ranks = 0;
+
+		for (size_t k = 0; k < p->n_ranks; k++)
+			ranks += !strcmp(p->ranks[k]->host, h->name) && strcmp(p->ranks[k]->state, "ended");
+		printf("%-20s %-5s %6u", h->name, h->up ? "up" : "lost", ranks);
+		if (h->now)
+			printf(" %6.2f %6s %9s %10.0f %10.0f", h->now->cores, known_text(h->now->busy, busy),
+			       known_text(h->now->pressure, pressure), (double)h->now->free_bytes / 1e6,
+			       (double)h->now->memory_bytes / 1e6);
+		putchar('\n');
+	}
+}
+
 static void print_table(const Ms__PsReply *p)
 {
-	char member[32];
+	char member[32], load[16];
 
-	printf("%-8s %-20s %8s %-8s %9s %10s %8s %6s\n", "RANK", "HOST", "PID", "STATE", "CPU s", "MEMORY MB",
-	       "STREAMS", "MOVES");
+	printf("%-8s %-20s %8s %-8s %9s %6s %10s %8s %6s\n", "RANK", "HOST", "PID", "STATE", "CPU s", "LOAD",
+	       "MEMORY MB", "STREAMS", "MOVES");
 	for (size_t i = 0; i < p->n_ranks; i++) {
 		const Ms__Rank *r = p->ranks[i];
 
-		snprintf(member, sizeof(member), "%u.%u", MS_MEMBER_WORLD(r->member), MS_MEMBER_RANK(r->member));
-		printf("%-8s %-20s %8d %-8s %9.2f %10.1f %8u %6u\n", member, r->host, r->pid, r->state, r->cpu_s,
-		       (double)r->rss_bytes / 1e6, r->streams, r->moves);
+		member_text(r->member, member);
+		printf("%-8s %-20s %8d %-8s %9.2f %6s %10.1f %8u %6u\n", member, r->host, r->pid, r->state, r->cpu_s,
+		       known_text(r->load, load), (double)r->rss_bytes / 1e6, r->streams, r->moves);
+	}
+	putchar('\n');
+	print_hosts(p);
+}
+
+static void print_comm(const Ms__PsReply *p)
+{
+	char from[32], to[32];
+
+	printf("%-8s %-8s %14s %14s\n", "RANK", "WITH", "SENT MB", "TAKEN MB");
+	for (size_t i = 0; i < p->n_ranks; i++) {
+		const Ms__Rank *r = p->ranks[i];
+
+		for (size_t k = 0; k < r->n_peers; k++) {
+			member_text(r->member, from);
+			member_text(r->peers[k]->member, to);
+			printf("%-8s %-8s %14.3f %14.3f\n", from, to, (double)r->peers[k]->sent / 1e6,
+			       (double)r->peers[k]->taken / 1e6);
+		}
 	}
 }
 
 int main(int argc, char **argv)
 {
-	static const struct option options[] = { { "json", no_argument, NULL, 'j' },
+	static const struct option options[] = { { "comm", no_argument, NULL, 'c' },
+						 { "json", no_argument, NULL, 'j' },
 						 { "help", no_argument, NULL, 'h' },
 						 { NULL, 0, NULL, 0 } };
 	Ms__PsRequest ask = MS__PS_REQUEST__INIT;
-	int opt, json = 0;
+	void (*print)(const Ms__PsReply *) = print_table;
+	int opt, rc = 1;
 	char why[4096];
 	struct client *c;
 	Ms__Msg *msg;
 
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (opt == 'j') {
-			json = 1;
+			print = print_json;
+		} else if (opt == 'c') {
+			print = print == print_json ? print_json : print_comm;
 		} else {
 			fputs(usage, opt == 'h' ? stdout : stderr);
 			return opt == 'h' ? 0 : 2;
@@ -93,16 +203,15 @@ int main(int argc, char **argv)
 		return 1;
 	}
 	msg = client_send(c, LINK_MSG(PS_REQUEST, ps_request, &ask)) ? NULL : client_receive(c, PS_ANSWER_MS);
-	if (!msg || msg->body_case != MS__MSG__BODY_PS_REPLY) {
+	if (msg && msg->body_case == MS__MSG__BODY_PS_REPLY) {
+		qsort(msg->ps_reply->ranks, msg->ps_reply->n_ranks, sizeof(*msg->ps_reply->ranks), by_member);
+		print(msg->ps_reply);
+		rc = 0;
+	} else {
 		fprintf(stderr, "msrank-ps: job %s does not answer\n", client_job(c));
-		return 1;
 	}
-	qsort(msg->ps_reply->ranks, msg->ps_reply->n_ranks, sizeof(*msg->ps_reply->ranks), by_member);
-	if (json)
-		print_json(msg->ps_reply);
-	else
-		print_table(msg->ps_reply);
-	ms__msg__free_unpacked(msg, NULL);
+	if (msg)
+		ms__msg__free_unpacked(msg, NULL);
 	client_close(c);
-	return 0;
+	return rc;
 }

@@ -67,6 +67,7 @@ static struct rank *rank_create(struct coord *c, uint32_t id, uint32_t virtual_i
 	r->id = id;
 	r->host = host;
 	r->stub = stub;
+	r->load = -1;
 	r->virtual_ip = virtual_ip;
 	TAILQ_INSERT_TAIL(&c->ranks, r, entry);
 	return r;

@@ -27,6 +27,8 @@ struct rank {
 	uint16_t port;     /* data port; 0: it has no listener */
 	uint8_t cookie[MS_TOKEN];
 	uint32_t ip;                /* real address of the listener */
+	double load;                /* processors in use, by the last sample; negative: not known */
+	uint64_t rss_bytes;         /* by the last sample */
 	struct question *questions; /* that wait for the move's record */
 };
 

@@ -97,6 +97,26 @@ static void child(char *const argv[], int in, int err)
 	log_die("cannot run %s: %s", argv[0], strerror(errno));
 }
 
+char *shell_word(const char *word, bool remote)
+{
+	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_@%+=:,./-";
+	char *text = malloc(4 * strlen(word) + 3), *at = text;
+
+	if (!text)
+		log_die("out of memory");
+	if (!remote || (*word && !word[strspn(word, plain)]))
+		return strcpy(text, word);
+	*at++ = '\'';
+	for (; *word; word++) {
+		if (*word == '\'')
+			at = stpcpy(at, "'\\''");
+		else
+			*at++ = *word;
+	}
+	strcpy(at, "'");
+	return text;
+}
+
 size_t shell_remote(const struct coord *c, char **argv, char *host)
 {
 	size_t n = 0;

@@ -27,6 +27,11 @@ struct shell {
 int shell_start(struct coord *c, struct shell *s, char *const argv[], uint32_t ip, bool remote);
 /* The words before a program's that run it on a host; argv has room for launch_count + 2. Returns how many. */
 size_t shell_remote(const struct coord *c, char **argv, char *host);
+/*
+ * A word of its command, to be freed: a remote shell joins the words with blanks for the sh of the other side, so
+ * what is special to that is quoted.
+ */
+char *shell_word(const char *word, bool remote);
 /* The last line that it said for itself, "" if none. */
 const char *shell_last_words(struct shell *s);
 void shell_close(struct shell *s);

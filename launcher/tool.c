@@ -9,6 +9,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "history.h"
 #include "move.h"
 #include "proto/log.h"
 #include "rank.h"
@@ -45,8 +46,12 @@ static void census_finish(struct census *s)
 	reply.ranks = ranks;
 	reply.n_hosts = s->host_count;
 	reply.hosts = hosts;
+	history_moves(&reply);
 	if (s->tool)
 		link_send(s->tool, LINK_MSG(PS_REPLY, ps_reply, &reply));
+	for (size_t i = 0; i < s->count; i++)
+		free(s->ranks[i].peers);
+	free(reply.moves);
 	free(ranks);
 	free(hosts);
 	LIST_REMOVE(s, entry);
@@ -86,6 +91,9 @@ static void census_fill(struct census *s)
 		e->pid = r->pid;
 		e->state = (char *)(r->ended ? "ended" : r->move ? "moving" : "running");
 		e->moves = r->moves;
+		e->load = r->load;
+		e->rss_bytes = r->rss_bytes;
+		e->movable = r->joined && !r->ended && !r->move;
 	}
 	TAILQ_FOREACH(h, &s->c->hosts, entry)
 	{
@@ -95,6 +103,24 @@ static void census_fill(struct census *s)
 		e->name = h->name;
 		e->up = h->link != NULL;
 		e->says = h->says;
+		history_fill(h, e);
+	}
+}
+
+/* The daemon's message goes with the callback; one block holds pointers and entries. */
+static void copy_peers(Ms__Rank *to, const Ms__Rank *from)
+{
+	Ms__Peer *each;
+
+	free(to->peers);
+	to->n_peers = from->n_peers;
+	to->peers = malloc(from->n_peers * (sizeof(*to->peers) + sizeof(*each)) + 1);
+	if (!to->peers)
+		log_die("out of memory");
+	each = (Ms__Peer *)(to->peers + from->n_peers);
+	for (size_t i = 0; i < from->n_peers; i++) {
+		each[i] = *from->peers[i];
+		to->peers[i] = &each[i];
 	}
 }
 
@@ -144,6 +170,7 @@ void tool_stats(struct host *h, const Ms__Stats *told)
 			e->rss_bytes = told->ranks[i]->rss_bytes;
 			e->streams = told->ranks[i]->streams;
 			e->mirrors = told->ranks[i]->mirrors;
+			copy_peers(e, told->ranks[i]);
 		}
 	}
 	for (size_t k = 0; k < s->host_count; k++)

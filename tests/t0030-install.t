@@ -52,7 +52,7 @@ def setting(name):
 def pages(directory):
     man = directory + setting("mandir")
     text = ""
-    for page in sorted(glob.glob(os.path.join(TOP, "doc", "man", "*.[178]"))):
+    for page in sorted(glob.glob(os.path.join(TOP, "doc", "man", "*.[1-8]"))):
         installed = os.path.join(man, f"man{page[-1]}", os.path.basename(page))
         tap.ok(os.path.exists(installed), f"{os.path.basename(page)} is installed")
         with open(page, encoding="utf-8") as file:

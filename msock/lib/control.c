@@ -15,7 +15,7 @@
 
 #include <errno.h>
 
-enum { CONTROL_SMALL = 512, CONTROL_PATIENCE_MS = 60000 };
+enum { CONTROL_SMALL = 512, CONTROL_STATS = 16384, CONTROL_PATIENCE_MS = 60000 };
 
 /* A packet that waits: to be sent, or to be handled. */
 struct control_packet {
@@ -215,19 +215,34 @@ static void control_on_relay(struct ms_codec *c)
 		ms_log(LOG_WARN, "a relink message from member %u cannot be read", from);
 }
 
+static bool control_stream_counts(const struct conn *n)
+{
+	return n->phase == CONN_OPEN && n->s.state != STREAM_OVER;
+}
+
 static void control_on_stats(void)
 {
-	uint8_t buf[CONTROL_SMALL];
-	uint32_t streams = 0;
+	enum { STREAM_ENTRY = 20, STREAMS_TOLD = (CONTROL_STATS - 64) / STREAM_ENTRY };
+	static uint8_t buf[CONTROL_STATS]; /* too much for a small stack; the lock is held */
+	uint32_t streams = 0, told = 0;
 	struct ms_codec c;
 
 	for (struct conn *n = conn_first(); n; n = n->next)
-		streams += n->phase == CONN_OPEN && n->s.state != STREAM_OVER;
+		streams += control_stream_counts(n);
 	control_begin(&c, buf, sizeof(buf), MS_M_STATS);
 	ms_put_u32(&c, streams);
 	ms_put_u32(&c, mirror_count());
 	ms_put_u64(&c, core.relinks);
 	ms_put_u64(&c, core.carried);
+	ms_put_u32(&c, streams < STREAMS_TOLD ? streams : STREAMS_TOLD);
+	for (struct conn *n = conn_first(); n && told < STREAMS_TOLD; n = n->next) {
+		if (!control_stream_counts(n))
+			continue;
+		ms_put_u32(&c, n->peer_member);
+		ms_put_u64(&c, n->s.written);
+		ms_put_u64(&c, n->s.taken);
+		told++;
+	}
 	control_send(&c, buf);
 }
 

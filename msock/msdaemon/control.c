@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "msdaemon/control.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -98,10 +99,41 @@ void control_place(struct member *m, const Ms__Found *f)
 	packets_put(m->control, &c, buf, NULL, 0);
 }
 
+/* Streams with the same member are added up. */
+static void add_peer(struct member *m, uint32_t id, uint64_t sent, uint64_t taken)
+{
+	struct member_peer *list;
+	size_t i = 0;
+
+	while (i < m->peer_count && m->peers[i].id != id)
+		i++;
+	if (i == m->peer_count) {
+		list = realloc(m->peers, (m->peer_count + 1) * sizeof(*list));
+		if (!list)
+			return;
+		m->peers = list;
+		m->peers[m->peer_count++] = (struct member_peer){ .id = id };
+	}
+	m->peers[i].sent += sent;
+	m->peers[i].taken += taken;
+}
+
 static void stats(struct member *m, struct ms_codec *in)
 {
 	m->streams = ms_get_u32(in);
 	m->mirrors = ms_get_u32(in);
+	ms_get_u64(in);
+	ms_get_u64(in);
+	free(m->peers);
+	m->peers = NULL;
+	m->peer_count = 0;
+	for (uint32_t left = ms_get_u32(in); left > 0 && !in->bad; left--) {
+		uint32_t id = ms_get_u32(in);
+		uint64_t sent = ms_get_u64(in), taken = ms_get_u64(in);
+
+		if (!in->bad)
+			add_peer(m, id, sent, taken);
+	}
 }
 
 static void relay(struct member *m, struct ms_codec *in)

@@ -4,13 +4,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "msdaemon/arrival.h"
 #include "msdaemon/control.h"
 #include "msdaemon/departure.h"
 #include "msdaemon/names.h"
 #include "msdaemon/relay.h"
+#include "msdaemon/sample.h"
 #include "msdaemon/spawn.h"
 #include "proto/log.h"
 #include "proto/net.h"
@@ -28,29 +28,26 @@ static void welcome(struct daemon *d, const Ms__Welcome *w)
 	d->port_low = (uint16_t)w->port_low;
 	d->port_high = (uint16_t)w->port_high;
 	names_welcome(d, w);
+	sample_start(d);
 }
 
-/* CPU time and memory of a process, from /proc. */
-static void read_figures(pid_t pid, Ms__Rank *r)
+/* Fills in peers, to be freed: one block, first the pointers. */
+static void put_peers(const struct member *m, Ms__Rank *r)
 {
-	unsigned long long user = 0, sys = 0;
-	char path[64], line[1024];
-	long pages = 0;
-	char *at;
-	FILE *f;
+	Ms__Peer *each;
 
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	f = fopen(path, "re");
-	if (!f)
-		return;
-	at = fgets(line, sizeof(line), f) ? strrchr(line, ')') : NULL;
-	fclose(f);
-	if (!at ||
-	    sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %*d %*d %*d %*d %*d %*d %*u %*u %ld",
-		   &user, &sys, &pages) != 3)
-		return;
-	r->cpu_s = (double)(user + sys) / (double)sysconf(_SC_CLK_TCK);
-	r->rss_bytes = (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
+	r->peers = malloc(m->peer_count * (sizeof(*r->peers) + sizeof(*each)) + 1);
+	if (!r->peers)
+		log_die("out of memory");
+	each = (Ms__Peer *)(r->peers + m->peer_count);
+	for (size_t i = 0; i < m->peer_count; i++) {
+		ms__peer__init(&each[i]);
+		each[i].member = m->peers[i].id;
+		each[i].sent = m->peers[i].sent;
+		each[i].taken = m->peers[i].taken;
+		r->peers[i] = &each[i];
+	}
+	r->n_peers = m->peer_count;
 }
 
 static void stats_answer(evutil_socket_t fd, short what, void *arg)
@@ -79,13 +76,16 @@ static void stats_answer(evutil_socket_t fd, short what, void *arg)
 		r->pid = m->pid;
 		r->streams = m->streams;
 		r->mirrors = m->mirrors;
-		read_figures(m->pid, r);
+		sample_process(m->pid, r);
+		put_peers(m, r);
 		list[s.n_ranks++] = r;
 	}
 	s.ranks = list;
 	s.request = wait->request;
 	s.mirrors = mirror_count(d);
 	link_send(d->coordinator, LINK_MSG(STATS, stats, &s));
+	for (size_t i = 0; i < s.n_ranks; i++)
+		free(list[i]->peers);
 	free(each);
 	free(list);
 	free(wait);

@@ -28,6 +28,7 @@ struct member *member_create(struct daemon *d, uint32_t id, enum member_state st
 	m->state = state;
 	m->alive_fd = -1;
 	m->pmi_fd = -1;
+	m->cpu_s = -1;
 	STAILQ_INIT(&m->held);
 	LIST_INSERT_HEAD(&d->members, m, entry);
 	return m;
@@ -55,6 +56,7 @@ void member_destroy(struct member *m)
 		event_free(m->leave_timer);
 	if (m->alive_fd >= 0)
 		close(m->alive_fd);
+	free(m->peers);
 	free(m);
 }
 

@@ -30,6 +30,11 @@ struct held { /* a relink message that waits until the move is decided */
 	uint8_t bytes[];
 };
 
+struct member_peer { /* bytes exchanged with another member over open streams */
+	uint32_t id;
+	uint64_t sent, taken;
+};
+
 struct member {
 	LIST_ENTRY(member) entry;
 	struct daemon *d; /* borrowed */
@@ -56,6 +61,9 @@ struct member {
 	int status;
 	struct event *leave_timer; /* LEFT: the process must end by then */
 	uint32_t streams, mirrors; /* as last told */
+	struct member_peer *peers; /* as last told, one for each other member; owned */
+	size_t peer_count;
+	double cpu_s;              /* at the last sample; negative: none was taken here */
 };
 
 struct member *member_create(struct daemon *d, uint32_t id, enum member_state state);

@@ -76,7 +76,8 @@ enum ms_ctl_type {
 	MS_M_RELINKED,     /* u64 m, u64 stall ns, u32 drained, u32 mirrored: every stream is STEADY, mirror released */
 	MS_D_ENDED,        /* u32 member, u32 status: that member has ended (protocol.md 29) */
 	MS_D_STATS,        /* asks for */
-	MS_M_STATS,        /* u32 streams, u32 mirrors attached, u64 relinks, u64 bytes carried */
+	MS_M_STATS,        /* u32 streams, u32 mirrors attached, u64 relinks, u64 bytes carried; u32 open streams of which
+			      some may be left out, each: u32 member, u64 bytes written, u64 taken */
 	MS_D_KICK,         /* nothing: look at your listener */
 };
 

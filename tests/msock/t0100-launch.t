@@ -146,7 +146,38 @@ def bad_starts():
         job.close()
 
 
+def blanks():
+    """A remote shell joins the words of its command for the other side's sh: a directory with blanks and quotes."""
+    top = launch.tempfile.mkdtemp(prefix="msock-blanks-")
+    odd = os.path.join(top, "it's a $HOME of blanks")
+    os.mkdir(odd)
+    for name in ("msrank-coord", "msdaemon", "msmaster"):
+        os.symlink(launch.program(name), os.path.join(odd, name))
+    shell, words = os.path.join(top, "shell"), os.path.join(top, "words")
+    with open(shell, "w", encoding="utf-8") as file:
+        file.write(f'#!/bin/sh\nshift\neval "set -- $*"\nprintf "%s\\n" "$@" > {words}\nexit 7\n')
+    os.chmod(shell, 0o755)
+    os.environ["MSOCK_HELPERDIR"], before = odd, os.environ.get("MSOCK_HELPERDIR")
+    try:
+        env = dict(os.environ, MSOCK_RUNDIR=top)
+        job = subprocess.Popen([os.path.join(odd, "msrank-coord")], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        job.stdin.write(f"job 1-blanks\nlauncher-exec {shell}\nhost 192.0.2.1\nend\n")
+        job.stdin.flush()
+        said = job.stdout.readline()
+        job.communicate(timeout=60)
+    finally:
+        del os.environ["MSOCK_HELPERDIR"]
+        if before is not None:
+            os.environ["MSOCK_HELPERDIR"] = before
+    tap.ok("192.0.2.1" in said and "status 7" in said, "the remote shell was run", said)
+    with open(words, encoding="utf-8") as file:
+        tap.equal(file.read().splitlines(), [os.path.join(odd, "msdaemon"), "--host", "192.0.2.1"],
+                  "a helper's path with blanks and quotes comes whole through the remote shell")
+    launch.shutil.rmtree(top)
+
+
 def test():
+    blanks()
     whole_job()
     lost_parts()
     bad_starts()

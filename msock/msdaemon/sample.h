@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: MIT */
+/* sample.h - what msdaemon sees of its host and of its members' processes, told to the coordinator every SAMPLE_S. */
+#ifndef MSOCK_MSDAEMON_SAMPLE_H
+#define MSOCK_MSDAEMON_SAMPLE_H
+
+#include "msdaemon/daemon.h"
+
+enum { SAMPLE_S = 2 };
+
+/* Takes the first sample and goes on taking them. */
+void sample_start(struct daemon *d);
+/* Fills in cpu_s and rss_bytes; false: there is no such process any more. */
+bool sample_process(pid_t pid, Ms__Rank *r);
+
+#endif
