@@ -12,6 +12,7 @@
 #include "master.h"
 #include "history.h"
 #include "move.h"
+#include "proto/door.h"
 #include "proto/helpers.h"
 #include "proto/log.h"
 #include "proto/net.h"
@@ -204,27 +205,20 @@ static void guest_down(struct link *l, const char *why, void *user)
 
 static const struct link_ops guest_ops = { .on_message = guest_message, .on_down = guest_down };
 
-static void accept_cb(evutil_socket_t fd, short what, void *arg)
+static void on_caller(void *user, struct link *l)
 {
-	struct coord *c = arg;
-	int sock = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	struct guest *g = sock < 0 ? NULL : calloc(1, sizeof(*g));
+	struct guest *g = calloc(1, sizeof(*g));
 
-	if (sock < 0)
-		return;
 	if (!g)
 		log_die("out of memory");
-	g->c = c;
-	link_create(c->base, sock, c->secret, false, &guest_ops, g);
+	g->c = user;
+	link_set_user(l, &guest_ops, g);
 }
 
 void host_listen(struct coord *c)
 {
-	int fd = net_listen(c->listen_ip, 0, 0, &c->port);
-
-	if (fd < 0)
+	if (door_open(c->base, c->listen_ip, c->secret, on_caller, c, &c->port))
 		coord_fail(c, "cannot listen: %s", strerror(errno));
-	event_add(event_new(c->base, fd, EV_READ | EV_PERSIST, accept_cb, c), NULL);
 }
 
 bool host_all_up(struct coord *c)

@@ -16,6 +16,7 @@ enum {
 	LISTENER_PORT_FIRST = 1024,
 	LISTENER_BACKLOG = 4096, /* of the kernel listeners */
 	LISTENER_BATCH = 32,     /* connections accepted in one go */
+	INBOUND_MAX = 128,       /* the descriptors are the application's: beyond, the one that is silent longest goes */
 };
 
 #define INBOUND_PATIENCE_NS 10000000000ull
@@ -31,7 +32,8 @@ struct inbound {
 };
 
 static struct listener *listeners;
-static struct inbound *inbounds;
+static struct inbound *inbounds; /* the youngest first */
+static unsigned inbound_count;
 static struct watch data_watch;
 static int data_fd = -1;
 static uint16_t next_port = LISTENER_PORT_FIRST;
@@ -53,6 +55,7 @@ static void inbound_end(struct inbound *in)
 		inbounds = in->next;
 	if (in->next)
 		in->next->prev = in->prev;
+	inbound_count--;
 	mem_free(in, sizeof(*in));
 }
 
@@ -150,6 +153,16 @@ static void inbound_ready(struct watch *w, uint32_t events)
 	inbound_end(in);
 }
 
+static void inbound_drop_oldest(void)
+{
+	struct inbound *in = inbounds;
+
+	while (in->next)
+		in = in->next;
+	ms_log(LOG_INFO, "more than %d connections that said nothing: one is closed", INBOUND_MAX);
+	inbound_end(in);
+}
+
 static void inbound_begin(int fd, struct listener *via)
 {
 	struct inbound *in = mem_alloc(sizeof(*in));
@@ -163,6 +176,9 @@ static void inbound_begin(int fd, struct listener *via)
 	in->via = via;
 	in->watch.ready = inbound_ready;
 	in->timer.fire = inbound_late;
+	if (inbound_count == INBOUND_MAX)
+		inbound_drop_oldest();
+	inbound_count++;
 	in->next = inbounds;
 	if (inbounds)
 		inbounds->prev = in;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "image/image_needs.h"
+#include "msdaemon/image_door.h"
 #include "proto/log.h"
 #include "proto/net.h"
 
@@ -25,8 +26,7 @@ struct arrival {
 	struct member *member; /* borrowed */
 	uint64_t m;
 	struct link *source; /* borrowed; NULL when lost */
-	struct event *listener;
-	int listen_fd;
+	struct image_door *door; /* until the source has called */
 	uint16_t port;
 	uint8_t token[MS_TOKEN];
 	uint64_t hash_key;
@@ -45,20 +45,10 @@ static struct arrival *find(struct daemon *d, uint32_t member, uint64_t m)
 	return owner && owner->arrival && owner->arrival->m == m ? owner->arrival : NULL;
 }
 
-static void listener_close(struct arrival *x)
-{
-	if (x->listener)
-		event_free(x->listener);
-	if (x->listen_fd >= 0)
-		close(x->listen_fd);
-	x->listener = NULL;
-	x->listen_fd = -1;
-}
-
 static void arrival_destroy(struct arrival *x)
 {
 	x->member->arrival = NULL;
-	listener_close(x);
+	image_door_close(x->door);
 	if (x->sent)
 		ms__image_sent__free_unpacked(x->sent, NULL);
 	free(x->fault);
@@ -101,33 +91,22 @@ static void restore(struct arrival *x, int sock)
 	packets_put(m->control, &c, buf, fds, count);
 }
 
-static void accept_cb(evutil_socket_t fd, short what, void *arg)
+static void on_caller(void *user, int sock)
 {
-	struct arrival *x = arg;
-	struct timeval limit = { 2, 0 };
-	uint8_t token[MS_TOKEN];
-	int sock;
+	struct arrival *x = user;
 
-	if (what & EV_TIMEOUT) {
-		fail(x, "the image connection was not made in time");
-		return;
-	}
-	sock = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
-	if (sock < 0)
-		return;
-	/* The token is sent at once by its owner; anybody else may hold us for a moment at most. */
-	setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	if (recv(sock, token, sizeof(token), MSG_WAITALL) == sizeof(token) &&
-	    !sodium_memcmp(token, x->token, sizeof(token))) {
-		limit.tv_sec = 0;
-		setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-		restore(x, sock);
-		listener_close(x);
-	} else {
-		log_say(LOG_WARN, "somebody without the token called for an image: turned away");
-	}
+	restore(x, sock);
 	close(sock);
+	image_door_close(x->door);
+	x->door = NULL;
 }
+
+static void on_late(void *user)
+{
+	fail(user, "the image connection was not made in time");
+}
+
+static const struct image_door_ops door_ops = { .on_caller = on_caller, .on_late = on_late };
 
 static void answer(struct link *l, const Ms__MoveIn *in, const char *error, struct arrival *x)
 {
@@ -141,18 +120,6 @@ static void answer(struct link *l, const Ms__MoveIn *in, const char *error, stru
 		a.token = (ProtobufCBinaryData){ sizeof(x->token), x->token };
 	}
 	link_send(l, LINK_MSG(MOVE_IN_ANSWER, move_in_answer, &a));
-}
-
-static int open_listener(struct arrival *x)
-{
-	struct daemon *d = x->member->d;
-	struct timeval limit = { ARRIVAL_DIAL_S, 0 };
-
-	x->listen_fd = net_listen(d->ip, d->port_low, d->port_high, &x->port);
-	if (x->listen_fd < 0)
-		return -1;
-	x->listener = event_new(d->base, x->listen_fd, EV_READ | EV_PERSIST, accept_cb, x);
-	return event_add(x->listener, &limit);
 }
 
 void arrival_probe(struct daemon *d)
@@ -171,7 +138,8 @@ static int open_arrival(struct daemon *d, struct member *m, const Ms__MoveIn *in
 
 	m->pump = pump_create(d->base, d->coordinator, m->id, in->have);
 	control = member_control_open(m);
-	if (!m->pump || control < 0 || open_listener(x)) {
+	x->door = image_door_open(d, x->token, ARRIVAL_DIAL_S, &door_ops, x, &x->port);
+	if (!m->pump || control < 0 || !x->door) {
 		snprintf(why, IMAGE_WHY, "%.100s: %s", d->host, strerror(errno));
 		if (control >= 0)
 			close(control);
@@ -206,7 +174,6 @@ static struct member *arriving(struct daemon *d, struct link *l, const Ms__MoveI
 		memcpy(m->cookie, in->cookie.data, sizeof(m->cookie));
 	x->member = m;
 	x->source = l;
-	x->listen_fd = -1;
 	x->hash_key = in->hash_key;
 	randombytes_buf(x->token, sizeof(x->token));
 	return m;

@@ -10,6 +10,7 @@
 #include "msdaemon/arrival.h"
 #include "msdaemon/departure.h"
 #include "msdaemon/relay.h"
+#include "proto/door.h"
 #include "proto/log.h"
 #include "proto/net.h"
 
@@ -86,26 +87,17 @@ static struct peer *peer_create(struct daemon *d, const char *host)
 	return p;
 }
 
-static void accept_cb(evutil_socket_t fd, short what, void *arg)
+static void on_caller(void *user, struct link *l)
 {
-	struct daemon *d = arg;
-	int sock = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	struct peer *p;
+	struct peer *p = peer_create(user, NULL);
 
-	if (sock < 0)
-		return;
-	p = peer_create(d, NULL);
-	p->link = link_create(d->base, sock, d->secret, false, &mesh_ops, p);
+	p->link = l;
+	link_set_user(l, &mesh_ops, p);
 }
 
 int mesh_listen(struct daemon *d)
 {
-	int fd = net_listen(d->ip, 0, 0, &d->mesh_port);
-
-	if (fd < 0)
-		return -1;
-	event_add(event_new(d->base, fd, EV_READ | EV_PERSIST, accept_cb, d), NULL);
-	return 0;
+	return door_open(d->base, d->ip, d->secret, on_caller, d, &d->mesh_port);
 }
 
 struct link *mesh_link(struct daemon *d, const Ms__Place *place)

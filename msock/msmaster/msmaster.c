@@ -14,10 +14,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "msmaster/table.h"
+#include "proto/door.h"
 #include "proto/log.h"
 #include "proto/net.h"
 #include "proto/seal.h"
@@ -156,19 +158,16 @@ static void daemon_down(struct link *l, const char *why, void *user)
 
 static const struct link_ops daemon_ops = { .on_message = daemon_message, .on_down = daemon_down };
 
-static void accept_cb(evutil_socket_t fd, short what, void *arg)
+static void on_caller(void *user, struct link *l)
 {
-	struct master *ms = arg;
-	int sock = accept4(fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	struct caller *c = sock < 0 ? NULL : calloc(1, sizeof(*c));
+	struct caller *c = calloc(1, sizeof(*c));
 
-	if (sock < 0)
-		return;
 	if (!c)
 		log_die("out of memory");
-	c->master = ms;
-	LIST_INSERT_HEAD(&ms->callers, c, entry);
-	c->link = link_create(ms->base, sock, ms->secret, false, &daemon_ops, c);
+	c->master = user;
+	c->link = l;
+	LIST_INSERT_HEAD(&c->master->callers, c, entry);
+	link_set_user(l, &daemon_ops, c);
 }
 
 static void coordinator_message(struct link *l, const Ms__Msg *msg, void *user)
@@ -256,7 +255,7 @@ int main(int argc, char **argv)
 	static const int ignored[] = { SIGPIPE, SIGINT, SIGQUIT, SIGTSTP, SIGHUP };
 	static struct master ms;
 	struct timeval every = { MASTER_CLEAN_S, 0 };
-	int fd;
+	struct rlimit files;
 
 	log_open("msmaster");
 	if (argc != 2 || sodium_init() < 0)
@@ -265,15 +264,17 @@ int main(int argc, char **argv)
 	setsid();
 	for (size_t i = 0; i < sizeof(ignored) / sizeof(*ignored); i++)
 		signal(ignored[i], SIG_IGN);
+	if (!getrlimit(RLIMIT_NOFILE, &files)) { /* one descriptor for each daemon, and some */
+		files.rlim_cur = files.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &files);
+	}
 	read_start(&ms);
 	LIST_INIT(&ms.callers);
 	LIST_INIT(&ms.questions);
 	ms.table = table_create();
 	ms.base = event_base_new();
-	fd = net_listen(ms.ip, 0, 0, &ms.port);
-	if (!ms.base || fd < 0)
+	if (!ms.base || door_open(ms.base, ms.ip, ms.secret, on_caller, &ms, &ms.port))
 		log_die("cannot listen: %s", strerror(errno));
-	event_add(event_new(ms.base, fd, EV_READ | EV_PERSIST, accept_cb, &ms), NULL);
 	event_add(event_new(ms.base, STDIN_FILENO, EV_READ | EV_PERSIST, stdin_cb, &ms), NULL);
 	event_add(event_new(ms.base, -1, EV_PERSIST, clean_cb, &ms), &every);
 	say_hello(&ms);

@@ -35,6 +35,7 @@ struct link {
 	bool caller;
 	bool busy; /* in a callback: destroy waits */
 	bool dead; /* destroyed while busy */
+	bool forged;
 	struct sockaddr_in peer;
 	char why[160];
 };
@@ -173,6 +174,7 @@ static bool shake_hands(struct link *l)
 		}
 	}
 	if (!good) {
+		l->forged = true;
 		link_down(l, "the other end does not know the job's secret");
 		return false;
 	}
@@ -332,6 +334,11 @@ void link_set_user(struct link *l, const struct link_ops *ops, void *user)
 bool link_is_up(const struct link *l)
 {
 	return l && l->state == LINK_UP;
+}
+
+bool link_was_forged(const struct link *l)
+{
+	return l->forged;
 }
 
 size_t link_backlog(const struct link *l)

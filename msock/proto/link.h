@@ -43,6 +43,8 @@ struct link *link_dial(struct event_base *base, const struct sockaddr_in *to, co
 void link_destroy(struct link *l);
 void link_set_user(struct link *l, const struct link_ops *ops, void *user);
 bool link_is_up(const struct link *l);
+/* It went down because the other end does not know the secret. */
+bool link_was_forged(const struct link *l);
 /* Bytes that wait to go out. */
 size_t link_backlog(const struct link *l);
 struct sockaddr_in link_peer(const struct link *l);

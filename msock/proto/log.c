@@ -63,6 +63,29 @@ void log_say(enum log_level level, const char *format, ...)
 	va_end(args);
 }
 
+void log_rarely(struct log_gate *g, enum log_level level, const char *format, ...)
+{
+	struct timespec now;
+	va_list args;
+
+	if (!log_wanted(level))
+		return;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (!g->said || now.tv_sec - g->since >= LOG_GATE_S) {
+		if (g->left_out)
+			log_say(level, "%u lines like the next were left out", g->left_out);
+		*g = (struct log_gate){ .since = (long)now.tv_sec };
+	}
+	if (g->said == LOG_GATE_LINES) {
+		g->left_out++;
+		return;
+	}
+	g->said++;
+	va_start(args, format);
+	say(level, format, args);
+	va_end(args);
+}
+
 void log_die(const char *format, ...)
 {
 	va_list args;

@@ -14,6 +14,13 @@ enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG, LOG_DATA };
 void log_open(const char *name);
 bool log_wanted(enum log_level level);
 void log_say(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* For what others can cause as often as they like: some lines in LOG_GATE_S seconds, then how many were left out. */
+enum { LOG_GATE_S = 10, LOG_GATE_LINES = 3 };
+struct log_gate { /* all 0 to begin with */
+	long since;
+	unsigned said, left_out;
+};
+void log_rarely(struct log_gate *g, enum log_level level, const char *format, ...) __attribute__((format(printf, 3, 4)));
 /* As log_say at LOG_ERROR, then exit(1). */
 void log_die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 
