@@ -117,6 +117,8 @@ void engine_timer_clear(struct timer *t)
 	if (t->next)
 		t->next->prev = t->prev;
 	t->set = false;
+	if (!engine_timers)
+		engine_next_ns = UINT64_MAX; /* else every msock_wait would read the clock until then */
 }
 
 void engine_timer_set(struct timer *t, uint64_t in_ns)

@@ -234,6 +234,31 @@ static int vsock_left_ms(uint64_t deadline_ns, int timeout_ms)
 	return now >= deadline_ns ? 0 : (int)((deadline_ns - now + 999999) / 1000000);
 }
 
+/* Lock held: what the kernel has reported, what the engine does about it, what is there without the kernel. */
+static void vsock_collect(struct vsock_found *f, const struct epoll_event *got, int n)
+{
+	f->engine = kick_take_pending() || engine_is_due();
+	for (int i = 0; i < n; i++)
+		vsock_take(f, &got[i]);
+	if (f->engine)
+		engine_run();
+	for (struct vsock *v = ready_list; v && f->n < f->max; v = v->ready_next)
+		vsock_store(f, v->sd, v->ready_events & v->want, v->user);
+}
+
+/* Without sleeping the lock need not be given back in between. */
+static int vsock_look(struct vsock_found *f)
+{
+	struct epoll_event got[VSOCK_BATCH];
+	int n;
+
+	core_enter();
+	n = ms_epoll_wait(app_ep, got, f->max < VSOCK_BATCH ? f->max : VSOCK_BATCH, 0);
+	vsock_collect(f, got, n);
+	core_leave();
+	return n < 0 && n != -EINTR && !f->n ? n : f->n;
+}
+
 int vsock_wait(struct msock_event *events, int max, int timeout_ms)
 {
 	uint64_t deadline = timeout_ms > 0 ? ms_clock_ns(CLOCK_MONOTONIC) + (uint64_t)timeout_ms * 1000000u : 0;
@@ -241,6 +266,8 @@ int vsock_wait(struct msock_event *events, int max, int timeout_ms)
 	struct vsock_found f = { .events = events, .max = max };
 	int left = timeout_ms;
 
+	if (!timeout_ms)
+		return vsock_look(&f);
 	for (;;) {
 		struct kick_seen seen;
 		int n, wait;
@@ -254,13 +281,7 @@ int vsock_wait(struct msock_event *events, int max, int timeout_ms)
 		core_enter();
 		waiters--;
 		engine_slept();
-		f.engine = kick_take_pending() || engine_is_due();
-		for (int i = 0; i < n; i++)
-			vsock_take(&f, &got[i]);
-		if (f.engine)
-			engine_run();
-		for (struct vsock *v = ready_list; v && f.n < max; v = v->ready_next)
-			vsock_store(&f, v->sd, v->ready_events & v->want, v->user);
+		vsock_collect(&f, got, n);
 		core_leave();
 		if (f.n)
 			return f.n;

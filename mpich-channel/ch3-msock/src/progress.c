@@ -127,10 +127,6 @@ static int look(int thorough, int *found)
 	int count;
 
 	*found = FALSE;
-	reap();
-	mpi_errno = ch3m_handshake_decide_parked();
-	if (mpi_errno)
-		return mpi_errno;
 	if (hot && hot_reads++ < HOT_READS_MAX) {
 		mpi_errno = read_hot(found);
 		if (mpi_errno || *found || !thorough)
@@ -139,9 +135,19 @@ static int look(int thorough, int *found)
 	hot_reads = 0;
 	count = msock_wait(events, EVENTS_MAX, 0);
 	if (count <= 0)
-		return ch3m_conn_end_grace();
+		return MPI_SUCCESS;
 	*found = TRUE;
 	return handle_events(events, count);
+}
+
+/* Before each look and each sleep. */
+static int prepare(void)
+{
+	int mpi_errno;
+
+	reap();
+	mpi_errno = ch3m_handshake_decide_parked();
+	return mpi_errno ? mpi_errno : ch3m_conn_end_grace();
 }
 
 /* Sleep until there is an event, without the lock. */
@@ -152,7 +158,6 @@ static int sleep_and_handle(void)
 	int timeout_ms = ch3m_conn_grace_ms();
 	int count, error;
 
-	reap();
 #ifdef MPICH_IS_THREADED
 	MPIDI_CH3I_progress_blocked = TRUE;
 	MPID_THREAD_CS_EXIT(GLOBAL, MPIR_THREAD_GLOBAL_ALLFUNC_MUTEX);
@@ -185,6 +190,8 @@ static int progress_test(void)
 	if (MPIDI_CH3I_progress_blocked) /* the sleeper sees to it */
 		goto fn_fail;
 #endif
+	mpi_errno = prepare();
+	MPIR_ERR_CHECK(mpi_errno);
 	mpi_errno = look(TRUE, &done);
 fn_fail:
 	return mpi_errno;
@@ -216,14 +223,14 @@ static int progress_wait(MPID_Progress_state *state)
 {
 	struct ch3m_spin spin;
 	int mpi_errno = MPI_SUCCESS;
-	int found;
+	int found = TRUE; /* something happened since the last look: what is waited for is a new event */
 
-	ch3m_spin_begin(&spin);
 	do {
-		found = FALSE;
-		mpi_errno = MPIR_Progress_hook_exec_all(&found);
+		int hooked = FALSE;
+
+		mpi_errno = MPIR_Progress_hook_exec_all(&hooked);
 		MPIR_ERR_CHECK(mpi_errno);
-		if (found) {
+		if (hooked) {
 			MPIDI_CH3_Progress_signal_completion();
 			break;
 		}
@@ -233,16 +240,22 @@ static int progress_wait(MPID_Progress_state *state)
 			goto fn_exit;
 		}
 #endif
-		mpi_errno = look(spin.looks % HOT_LOOKS_MAX == HOT_LOOKS_MAX - 1, &found);
+		mpi_errno = prepare();
 		MPIR_ERR_CHECK(mpi_errno);
 		if (state->ch.completion_count != MPIDI_CH3I_progress_completion_count)
 			break;
-		if (found || (!MPIR_IS_THREADED && ch3m_spin_again(&spin)))
-			continue;
-		mpi_errno = sleep_and_handle();
+		if (found)
+			ch3m_spin_begin(&spin, !MPIR_IS_THREADED, hot != NULL);
+		if (ch3m_spin_again(&spin)) {
+			mpi_errno = look(spin.plan == CH3M_SPIN_LONG && spin.looks % HOT_LOOKS_MAX == 0, &found);
+			if (found)
+				ch3m_spin_found(&spin);
+		} else {
+			mpi_errno = sleep_and_handle();
+			found = TRUE;
+		}
 		MPIR_ERR_CHECK(mpi_errno);
 	} while (state->ch.completion_count == MPIDI_CH3I_progress_completion_count);
-	ch3m_spin_end(&spin);
 fn_exit:
 	wake_others();
 	state->ch.completion_count = MPIDI_CH3I_progress_completion_count;

@@ -6,26 +6,29 @@
 #include "spin.h"
 
 /*
- * Spinning pays when what is awaited comes soon and when no other process
- * needs the core meanwhile.  Of the first, the lengths of the waits tell; of
- * the second, a gap between two looks that are a system call apart: then this
- * thread was taken off its core.  The number of ranks on a host would tell
- * less, because ranks move.
+ * Spinning pays when what is awaited comes within about the time that going to
+ * sleep and being woken costs, and when no other process needs the core
+ * meanwhile: a peer on the same core cannot send what is awaited while we look
+ * for it.  Neither the lengths of the waits tell that (one that sleeps is
+ * short just because it does not spin) nor the number of ranks on a host (ranks
+ * move), but success does.  So each way of looking has a gate: a failure shuts
+ * it for some waits, twice as many after each failure in a row.
  */
 enum {
-	SPIN_DEFAULT_US = 20,
-	GAP_NS = 500 * 1000, /* a look takes about 1 us */
-	REST_MIN = 64,       /* waits without spinning after a gap; doubled by every gap that follows soon */
-	REST_MAX = 16 * 1024,
-	LOOKS_PER_CLOCK = 4, /* the clock is read after so many looks */
-	PROBE_EVERY = 64,    /* a wait that spins although the ones before were long */
+	SPIN_DEFAULT_US = 40,
+	SPIN_REST_MAX = 1024, /* waits */
+	LOOK_REST_MAX = 64,
+	CLOCK_EVERY = 8,      /* looks between two readings of the clock; a look takes about half a microsecond */
+	GAP_NS = 200 * 1000,  /* between two readings: this thread was taken off its core */
 };
 
+struct gate {
+	unsigned rest; /* waits for which it is still shut */
+	unsigned next; /* and after the next failure */
+};
+
+static struct gate spin_gate, look_gate;
 static uint64_t max_ns;
-static uint64_t usual_ns; /* moving average of the waits' lengths, each counted as 4 * max_ns at most */
-static unsigned rest;     /* waits that still do not spin */
-static unsigned rest_next;
-static unsigned waits;
 
 static uint64_t now_ns(void)
 {
@@ -35,63 +38,81 @@ static uint64_t now_ns(void)
 	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+static int gate_pass(struct gate *gate)
+{
+	if (!gate->rest)
+		return TRUE;
+	gate->rest--;
+	return FALSE;
+}
+
+static void gate_success(struct gate *gate)
+{
+	gate->next = MPL_MAX(gate->next / 2, 1);
+}
+
+static void gate_failure(struct gate *gate, unsigned rest_max)
+{
+	gate->rest = gate->next;
+	gate->next = MPL_MIN(2 * gate->next, rest_max);
+}
+
 void ch3m_spin_init(void)
 {
 	int us = SPIN_DEFAULT_US;
 
 	MPL_env2int("MPIR_CVAR_CH3_MSOCK_SPIN_USEC", &us);
 	max_ns = us > 0 ? (uint64_t)us * 1000 : 0;
-	usual_ns = 0;
-	rest = 0;
-	rest_next = REST_MIN;
+	spin_gate = look_gate = (struct gate){ .next = 1 };
 }
 
-void ch3m_spin_begin(struct ch3m_spin *spin)
+void ch3m_spin_begin(struct ch3m_spin *spin, int can_spin, int has_hot)
 {
 	spin->looks = 0;
-	spin->limit_ns = 0;
-	waits++;
-	if (rest) {
-		rest--;
-		return;
-	}
-	if (usual_ns <= max_ns || waits % PROBE_EVERY == 0)
-		spin->limit_ns = max_ns;
-	if (rest_next > REST_MIN && waits % REST_MAX == 0)
-		rest_next /= 2;
+	spin->plan = CH3M_SPIN_NOT;
+	if (can_spin && max_ns && gate_pass(&spin_gate))
+		spin->plan = CH3M_SPIN_LONG;
+	else if (has_hot && gate_pass(&look_gate))
+		spin->plan = CH3M_SPIN_ONCE;
+}
+
+/* Has the spinning come to its end? */
+static int is_over(struct ch3m_spin *spin)
+{
+	uint64_t now = now_ns();
+	int over;
+
+	if (spin->looks == CLOCK_EVERY)
+		spin->begin_ns = spin->last_ns = now;
+	over = now - spin->begin_ns >= max_ns || now - spin->last_ns > GAP_NS;
+	spin->last_ns = now;
+	return over;
 }
 
 int ch3m_spin_again(struct ch3m_spin *spin)
 {
-	uint64_t now;
-
-	if (!spin->limit_ns) {
+	switch (spin->plan) {
+	case CH3M_SPIN_ONCE:
 		if (!spin->looks++)
-			spin->begin_ns = now_ns();
+			return TRUE;
+		gate_failure(&look_gate, LOOK_REST_MAX);
 		return FALSE;
-	}
-	if (spin->looks++ % LOOKS_PER_CLOCK)
+	case CH3M_SPIN_LONG:
+		if (spin->looks && spin->looks % CLOCK_EVERY == 0 && is_over(spin)) {
+			gate_failure(&spin_gate, SPIN_REST_MAX);
+			return FALSE;
+		}
+		spin->looks++;
 		return TRUE;
-	now = now_ns();
-	if (spin->looks == 1) {
-		spin->begin_ns = now;
-	} else if (now - spin->last_ns > GAP_NS) {
-		rest = rest_next;
-		rest_next = MPL_MIN(2 * rest_next, (unsigned)REST_MAX);
+	default:
 		return FALSE;
 	}
-	spin->last_ns = now;
-	return now - spin->begin_ns < spin->limit_ns;
 }
 
-void ch3m_spin_end(struct ch3m_spin *spin)
+void ch3m_spin_found(struct ch3m_spin *spin)
 {
-	uint64_t length = 0;
-
-	if (!max_ns)
-		return;
-	if (spin->looks > LOOKS_PER_CLOCK || !spin->limit_ns)
-		length = spin->looks ? now_ns() - spin->begin_ns : 0;
-	length = MPL_MIN(length, 4 * max_ns);
-	usual_ns += ((int64_t)length - (int64_t)usual_ns) / 8;
+	if (spin->looks == 1)
+		gate_success(&look_gate);
+	else
+		gate_success(&spin_gate);
 }
