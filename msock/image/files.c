@@ -222,6 +222,8 @@ int baggage_files(struct baggage *c, const struct image_source *src, const int *
 			c->file_max = fds[i];
 		if (fd_is_left_out(src, skip, skips, fds[i]))
 			continue;
+		if (src->owns && src->owns(fds[i]))
+			continue;
 		f->fd = fds[i];
 		if (file_classify(c, f, src, why))
 			return -1;

@@ -34,6 +34,7 @@ struct image_source {
 	void (*resume)(const void *msg,
 		       size_t bytes); /* called once at the target, MS_D_RESUME's bytes, in the main
 					 thread, its FS set, all signals blocked, before any thread goes on */
+	bool (*owns)(int fd);         /* or NULL: a socket that the library makes again too; from any thread */
 	const char *fault;            /* name of a fault point or "" */
 };
 

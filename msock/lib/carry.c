@@ -118,6 +118,18 @@ void carry_drop(struct carry *c, size_t n)
 	}
 }
 
+void carry_join(struct carry *c, struct carry *front)
+{
+	if (!front->first)
+		return;
+	front->last->next = c->first;
+	c->first = front->first;
+	if (!c->last)
+		c->last = front->last;
+	c->length += front->length;
+	*front = (struct carry){ 0 };
+}
+
 void carry_clear(struct carry *c)
 {
 	while (c->first)

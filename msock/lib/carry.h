@@ -39,6 +39,9 @@ size_t carry_take(struct carry *c, const struct iovec *iov, int count);
 size_t carry_peek(const struct carry *c, const struct iovec *iov);
 void carry_drop(struct carry *c, size_t n);
 
+/* Put what `front` has ahead of what c has; front is empty then. */
+void carry_join(struct carry *c, struct carry *front);
+
 void carry_clear(struct carry *c);
 
 #endif

@@ -22,7 +22,7 @@ static const char *check_legs(const struct conn *c)
 		return "a mirror for a leg that is the process's own";
 	if (c->dial.fd >= 0 && !s->dialling)
 		return "a dial that the stream does not know";
-	if (c->leg.events && stream_reads(s) != STREAM_FROM_LEG)
+	if (c->leg.events & EPOLLIN && stream_reads(s) != STREAM_FROM_LEG)
 		return "the engine reads a leg that is not to be read";
 	if (c->old_leg.events && stream_reads(s) != STREAM_FROM_OLDER)
 		return "the engine reads an older leg that is not to be read";

@@ -7,6 +7,7 @@
 #include "lib/log.h"
 #include "lib/mem.h"
 #include "lib/mirror.h"
+#include "lib/sock.h"
 #include "lib/sys.h"
 
 #include <arpa/inet.h>
@@ -82,12 +83,15 @@ struct conn *conn_create(enum conn_phase phase)
 
 void conn_destroy(struct conn *c)
 {
+	if (c->sock)
+		c->sock->conn = NULL;
 	mirror_release(c);
 	dial_hangup(&c->dial);
 	engine_timer_clear(&c->timer);
 	engine_watch(&c->leg, c->fd, 0);
 	engine_watch(&c->old_leg, c->old_fd, 0);
 	vsock_unbind(&c->v);
+	core_own_fd(c->fd, false);
 	if (c->fd >= 0)
 		ms_close(c->fd);
 	if (c->old_fd >= 0)
@@ -112,7 +116,7 @@ static uint32_t conn_engine_wants(const struct conn *c, enum stream_from from)
 		return 0;
 	if (from == STREAM_FROM_OLDER)
 		return EPOLLIN;
-	return c->s.state == STREAM_FLUSHING || c->closed ? EPOLLIN : 0;
+	return c->s.state == STREAM_FLUSHING || c->closed || (c->sock && sock_wants_leg(c->sock)) ? EPOLLIN : 0;
 }
 
 static uint32_t conn_kernel_events(const struct conn *c)
@@ -146,8 +150,13 @@ static unsigned conn_own_events(const struct conn *c)
 
 void conn_sync(struct conn *c)
 {
-	uint32_t leg = conn_engine_wants(c, STREAM_FROM_LEG);
+	uint32_t leg;
 
+	if (c->sock)
+		sock_sync(c->sock);
+	leg = conn_engine_wants(c, STREAM_FROM_LEG);
+	if (c->sock && c->phase == CONN_OPEN && sock_wants_room(c->sock))
+		leg |= EPOLLOUT;
 	if (c->v.sd >= 0) {
 		vsock_watch(&c->v, conn_kernel_events(c));
 		vsock_ready(&c->v, conn_own_events(c));
@@ -270,7 +279,7 @@ int conn_shutdown(struct conn *c)
 }
 
 /* Take what the leg has into the carry, so that it can be given up. */
-static void conn_drain(struct conn *c)
+void conn_drain(struct conn *c)
 {
 	for (int i = 0; i < 8 && conn_has_leg(c) && c->carry.length < CARRY_LIMIT; i++) {
 		struct iovec iov;
@@ -354,10 +363,12 @@ void conn_close(struct conn *c)
 		return;
 	}
 	/* The number is the application's again; the leg goes on under another. */
-	vsock_unbind(&c->v);
 	engine_watch(&c->leg, c->fd, 0);
-	fd = (int)ms_fcntl(c->fd, F_DUPFD_CLOEXEC, 3);
-	if (fd < 0)
+	fd = c->v.sd < 0 ? c->fd : (int)ms_fcntl(c->fd, F_DUPFD_CLOEXEC, 3);
+	vsock_unbind(&c->v);
+	if (fd == c->fd)
+		; /* the leg has a number of its own */
+	else if (fd < 0)
 		ms_log(LOG_ERROR, "stream %lx: no descriptor to close it in order: error %d", c->s.id, -fd);
 	else
 		ms_close(c->fd), c->fd = core_raise_fd(fd);
@@ -375,6 +386,8 @@ void conn_leg_ready(struct watch *w, uint32_t events)
 		conn_half_ready(c);
 	else if (c->closed)
 		conn_linger_on(c);
+	else if (c->sock)
+		sock_leg_ready(c->sock, events);
 	else
 		conn_drain(c);
 }

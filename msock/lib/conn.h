@@ -22,6 +22,7 @@ enum conn_phase {
 
 struct listener;
 struct mirror;
+struct sock;
 
 struct conn {
 	struct vsock v;
@@ -44,6 +45,7 @@ struct conn {
 	struct leg_reader confirm;
 	struct listener *listener; /* borrowed; while HALF or in its queue */
 	struct conn *queue_next;
+	struct sock *sock;        /* borrowed; the program's socket, when it is not msock.h that made it */
 	struct mirror *mirror;    /* borrowed; of the leg that s.mirrored is about */
 	uint64_t connect_until_ns; /* no more tries after this */
 	uint64_t newer;           /* m that a place must have at least, after a refusal */
@@ -59,6 +61,9 @@ struct conn *conn_find(uint64_t stream, unsigned end);
 
 /* For msock.h; -errno. */
 struct conn *conn_connect(const struct sockaddr_in *to, int *error);
+
+/* From this port (0: any), without a number of the application's. */
+struct conn *conn_connect_from(uint16_t port, const struct sockaddr_in *to, int *error);
 ssize_t conn_readv(struct conn *c, const struct iovec *iov, int count);
 ssize_t conn_writev(struct conn *c, const struct iovec *iov, int count);
 int conn_shutdown(struct conn *c);

@@ -13,6 +13,7 @@ void conn_rename(struct conn *c, uint64_t stream, unsigned end);
 void conn_leg_ready(struct watch *w, uint32_t events);
 void conn_old_leg_ready(struct watch *w, uint32_t events);
 void conn_linger_on(struct conn *c);
+void conn_drain(struct conn *c);
 
 /* connect.c */
 void conn_half_ready(struct conn *c);

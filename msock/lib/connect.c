@@ -102,7 +102,7 @@ void conn_placed(uint32_t request, const struct place *p)
 	}
 }
 
-struct conn *conn_connect(const struct sockaddr_in *to, int *error)
+static struct conn *connect_begin(uint16_t port, const struct sockaddr_in *to, bool number, int *error)
 {
 	struct conn *c = conn_create(CONN_PLACE);
 	int err;
@@ -111,19 +111,32 @@ struct conn *conn_connect(const struct sockaddr_in *to, int *error)
 	if (!c)
 		return NULL;
 	c->fd = leg_socket();
-	err = c->fd < 0 ? c->fd : vsock_bind(&c->v, c->fd);
+	if (!number)
+		c->fd = c->fd < 0 ? c->fd : core_raise_fd(c->fd);
+	err = c->fd < 0 ? c->fd : number ? vsock_bind(&c->v, c->fd) : 0;
 	if (err < 0) {
 		*error = -err;
 		conn_destroy(c);
 		return NULL;
 	}
 	c->peer = *to;
-	c->local = connect_address(core.virtual_ip, core.member ? next_port++ : 0);
+	c->local = connect_address(core.virtual_ip, port ? port : core.member ? next_port++ : 0);
 	if (next_port < CONNECT_PORT_FIRST)
 		next_port = CONNECT_PORT_FIRST;
 	c->connect_until_ns = ms_clock_ns(CLOCK_MONOTONIC) + CONNECT_PATIENCE_NS;
+	core_own_fd(c->fd, !number);
 	conn_connect_again(c);
 	return c;
+}
+
+struct conn *conn_connect(const struct sockaddr_in *to, int *error)
+{
+	return connect_begin(0, to, true, error);
+}
+
+struct conn *conn_connect_from(uint16_t port, const struct sockaddr_in *to, int *error)
+{
+	return connect_begin(port, to, false, error);
 }
 
 static void connect_refused(struct conn *c, const struct leg_frame *answer)

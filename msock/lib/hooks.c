@@ -5,6 +5,7 @@
 #include "lib/conn.h"
 #include "lib/core.h"
 #include "lib/engine.h"
+#include "lib/sock.h"
 #include "lib/sys.h"
 
 int msock__next_own_fd(int from)
@@ -27,6 +28,7 @@ void msock__after_fork_child(void)
 	core.lock.word = 0;
 	engine_pause(true);
 	agent_reset();
+	sock_after_fork_child();
 	for (struct conn *c = conn_first(); c; c = c->next) {
 		if (c->fd >= 0)
 			ms_close(c->fd);

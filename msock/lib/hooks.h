@@ -9,8 +9,11 @@
 #ifndef MSOCK_LIB_HOOKS_H
 #define MSOCK_LIB_HOOKS_H
 
+#include <limits.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -56,6 +59,38 @@ bool msock__owns_fd(int fd);
  * MADV_WIPEONFORK, or compare the pid where it matters.
  */
 void msock__after_fork_child(void);
+
+/*
+ * The program's own TCP sockets as virtual ones (sock.h).  A call that is none
+ * of the library's business gives MSOCK__NOT_OURS: the C library's is to be
+ * made.  Else 0 or more, or -errno.  None of them waits; a connect that is on
+ * its way is -EINPROGRESS, and the number becomes writable; an accept with
+ * nobody there -EAGAIN, and the number becomes readable.
+ */
+#define MSOCK__NOT_OURS INT_MIN
+
+/* From now on; false: this process is no member. */
+bool msock__sockets(bool on);
+
+/* socket() made a TCP socket; a number was duplicated. */
+void msock__sock_new(int fd, int domain, int protocol);
+void msock__sock_duplicated(int fd);
+
+int msock__sock_bind(int fd, const struct sockaddr *addr, socklen_t size);
+int msock__sock_listen(int fd, int backlog);
+int msock__sock_connect(int fd, const struct sockaddr *addr, socklen_t size);
+int msock__sock_connected(int fd);
+int msock__sock_accept(int fd, int flags, struct sockaddr *addr, socklen_t *size);
+int msock__sock_name(int fd, bool peer, struct sockaddr *addr, socklen_t *size);
+int msock__sock_setopt(int fd, int level, int name, const void *value, socklen_t size);
+int msock__sock_getopt(int fd, int level, int name, void *value, socklen_t *size);
+bool msock__sock_is_stream(int fd);
+
+/* Bytes for the program that are not in the file under its number. */
+size_t msock__sock_carried(int fd);
+
+/* Sockets that the program has written to and no kernel has sent: they would be lost if it ended now. */
+int msock__sock_unsent(void);
 
 #pragma GCC visibility pop
 #ifdef __cplusplus

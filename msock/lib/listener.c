@@ -6,6 +6,7 @@
 #include "lib/kick.h"
 #include "lib/log.h"
 #include "lib/mem.h"
+#include "lib/sock.h"
 #include "lib/sys.h"
 
 #include <arpa/inet.h>
@@ -277,12 +278,20 @@ void data_listener_close(void)
 	data_fd = -1;
 }
 
-static bool listener_port_taken(uint16_t port)
+bool listener_port_taken(uint16_t port)
 {
 	for (struct listener *l = listeners; l; l = l->next)
 		if (l->port == port)
 			return true;
 	return false;
+}
+
+uint16_t listener_port_free(void)
+{
+	do
+		next_port = next_port < 30000 ? next_port + 1 : LISTENER_PORT_FIRST;
+	while (listener_port_taken(next_port) || sock_port_taken(next_port, NULL));
+	return next_port;
 }
 
 static int listener_begin(struct listener *l)
@@ -296,9 +305,7 @@ static int listener_begin(struct listener *l)
 		return err;
 	}
 	if (core.member) {
-		do
-			l->port = next_port = next_port < 30000 ? next_port + 1 : LISTENER_PORT_FIRST;
-		while (listener_port_taken(l->port));
+		l->port = listener_port_free();
 		return 0;
 	}
 	l->fd = listener_kernel(0, 0, &l->port);
@@ -336,11 +343,35 @@ struct listener *listener_open(int backlog, int *error)
 	return l;
 }
 
+struct listener *listener_open_for(struct sock *s, uint16_t port, unsigned backlog, int *error)
+{
+	struct listener *l = NULL;
+
+	*error = EADDRINUSE;
+	if (!port || !listener_port_taken(port)) {
+		*error = ENOMEM;
+		l = mem_alloc(sizeof(*l));
+	}
+	if (!l)
+		return NULL;
+	l->v.kind = VSOCK_LISTENER;
+	l->v.sd = -1;
+	l->fd = -1;
+	l->backlog = backlog;
+	l->sock = s;
+	l->port = port ? port : listener_port_free();
+	l->next = listeners;
+	listeners = l;
+	return l;
+}
+
 void listener_remake(struct listener *l)
 {
 	unsigned waiting = 0;
 	int fd;
 
+	if (l->sock)
+		return;
 	for (struct conn *c = l->first; c; c = c->queue_next)
 		waiting++;
 	fd = ms_eventfd(waiting, EFD_NONBLOCK | EFD_CLOEXEC | EFD_SEMAPHORE);
@@ -376,7 +407,8 @@ void listener_close(struct listener *l)
 		ms_close(l->fd);
 	}
 	vsock_unbind(&l->v);
-	ms_close(sd);
+	if (sd >= 0)
+		ms_close(sd);
 	mem_free(l, sizeof(*l));
 }
 
@@ -390,7 +422,10 @@ void listener_show(struct listener *l, struct conn *c)
 	else
 		l->first = c;
 	l->last = c;
-	ms_write(l->v.sd, &one, sizeof(one));
+	if (l->sock)
+		sock_listener_tell(l->sock);
+	else
+		ms_write(l->v.sd, &one, sizeof(one));
 }
 
 void listener_drop(struct listener *l, struct conn *c)
@@ -412,6 +447,7 @@ struct conn *listener_accept(struct listener *l)
 		l->last = NULL;
 	l->held--;
 	c->listener = NULL;
-	ms_read(l->v.sd, &one, sizeof(one));
+	if (!l->sock)
+		ms_read(l->v.sd, &one, sizeof(one));
 	return c;
 }

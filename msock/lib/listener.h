@@ -11,6 +11,7 @@
 #include "lib/vsock.h"
 
 struct conn;
+struct sock;
 
 /* Its number is an eventfd that counts the connections in its queue. */
 struct listener {
@@ -19,12 +20,18 @@ struct listener {
 	unsigned backlog;
 	unsigned held;    /* in the queue or half open */
 	struct conn *first, *last; /* confirmed, oldest first */
+	struct sock *sock; /* borrowed; the program's socket: there is no eventfd then */
 	int fd;           /* alone: its own kernel listener; else -1 */
 	struct watch watch;
 	struct listener *next;
 };
 
 struct listener *listener_open(int backlog, int *error);
+
+/* On this virtual port (0: any), for the program's own socket. */
+struct listener *listener_open_for(struct sock *s, uint16_t port, unsigned backlog, int *error);
+bool listener_port_taken(uint16_t port);
+uint16_t listener_port_free(void);
 void listener_close(struct listener *l);
 struct conn *listener_accept(struct listener *l);
 struct listener *listener_first(void);

@@ -9,6 +9,7 @@
 #include "lib/listener.h"
 #include "lib/log.h"
 #include "lib/mirror.h"
+#include "lib/sock.h"
 #include "lib/sys.h"
 
 #include <errno.h>
@@ -158,6 +159,7 @@ static void move_collect_fds(void)
 		move_add_fd(c->old_fd);
 		move_add_fd(c->dial.fd);
 	}
+	src->own_count += (size_t)sock_own_fds(own_fds + src->own_count, MOVE_FDS - (int)src->own_count);
 	move_add_fd(move.image_fd);
 }
 
@@ -175,6 +177,7 @@ static void move_prepare_source(void)
 		src->channel[i].ino = core.channel[i].ino;
 	}
 	src->resume = move_resume;
+	src->owns = sock_owns;
 	src->fault = move.fault;
 	move_collect_fds();
 }
@@ -194,6 +197,10 @@ static int move_freeze(void)
 	if (c)
 		return move_fail("rank %u.%u does not finish a change of stream %lx (%s)", c);
 	inbound_drop_all();
+	if (sock_freeze()) {
+		log_format(move.why, sizeof(move.why), "no memory for what lies in the program's sockets");
+		return -1;
+	}
 	move.drained = move.mirrored = 0;
 	for (struct conn *n = conn_first(); n; n = n->next) {
 		conn_connect_pause(n);
@@ -391,6 +398,7 @@ static void move_back(void)
 			conn_sync(c);
 		}
 	}
+	sock_thaw();
 	control_replay();
 	engine_poke();
 	agent_ensure(); /* kicks that came meanwhile were not heeded */

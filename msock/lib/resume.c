@@ -10,6 +10,7 @@
 #include "lib/listener.h"
 #include "lib/log.h"
 #include "lib/mirror.h"
+#include "lib/sock.h"
 #include "lib/sys.h"
 
 #include <arpa/inet.h>
@@ -60,6 +61,7 @@ static void resume_descriptors(void)
 	}
 	for (struct conn *c = conn_first(); c; c = c->next)
 		resume_hold_number(c);
+	sock_resume();
 	control_watch();
 	resume_data_port(data_listener_fd());
 	data_listener_adopt(data_listener_fd());
@@ -85,6 +87,7 @@ static void resume_streams(struct mirror *mirror)
 			stream_handle(&c->s, STREAM_MOVE_OVER, NULL);
 		conn_sync(c);
 	}
+	sock_thaw();
 }
 
 static void resume_say(void)

@@ -42,6 +42,8 @@ struct action {
 	bool mask_has_kick;
 };
 
+static __thread volatile unsigned action_breaks __attribute__((tls_model("initial-exec")));
+
 static struct action actions[ACTIONS];
 static struct sigaction kick_action; /* what the application gave for the kick signal */
 static sigset_t interrupting;        /* siginterrupt */
@@ -72,6 +74,11 @@ static void actions_leave(uint64_t mask)
 	__atomic_store_n(&actions_lock, 0, __ATOMIC_RELEASE);
 	syscall(SYS_futex, &actions_lock, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+}
+
+volatile unsigned *preload_breaks(void)
+{
+	return &action_breaks;
 }
 
 void actions_after_fork_child(void)
@@ -125,8 +132,10 @@ static void action_trampoline(int signal, siginfo_t *info, void *context)
 
 	++*msock__app_signals();
 	window_rewind(uc);
-	if (!(action->flags & SA_RESTART))
+	if (!(action->flags & SA_RESTART)) {
+		action_breaks++;
 		action_end_restarted(uc);
+	}
 	handler(signal, info, context);
 	/* it may have filled the mask to return with */
 	if (!blocked)

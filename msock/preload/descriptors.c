@@ -18,6 +18,7 @@
 #include "lib/hooks.h"
 #include "preload/preload.h"
 #include "preload/real.h"
+#include "preload/sockets.h"
 
 int __close(int fd);
 int __dup2(int from, int to);
@@ -101,7 +102,10 @@ static int descriptor_busy(int fd)
 
 PRELOAD_API int dup2(int from, int to)
 {
-	return from != to && descriptor_own(to) ? descriptor_busy(to) : REAL(dup2)(from, to);
+	if (from != to && descriptor_own(to))
+		return descriptor_busy(to);
+	sockets_duplicate(from);
+	return REAL(dup2)(from, to);
 }
 
 PRELOAD_API int __dup2(int from, int to)
@@ -111,5 +115,8 @@ PRELOAD_API int __dup2(int from, int to)
 
 PRELOAD_API int dup3(int from, int to, int flags)
 {
-	return from != to && descriptor_own(to) ? descriptor_busy(to) : REAL(dup3)(from, to, flags);
+	if (from != to && descriptor_own(to))
+		return descriptor_busy(to);
+	sockets_duplicate(from);
+	return REAL(dup3)(from, to, flags);
 }

@@ -17,6 +17,7 @@
 #include "lib/hooks.h"
 #include "msock.h"
 #include "preload/actions.h"
+#include "preload/sockets.h"
 
 struct preload preload = {.control_fd = -1};
 
@@ -109,16 +110,16 @@ void preload_init(void)
 	errno = saved;
 }
 
-/* Is the word there? It is taken out of the environment: after an exec there is no socket to join by. */
-static bool preload_take_join(void)
+/* The word's value, or NULL. It is taken out of the environment: after an exec there is no socket to join by. */
+static const char *preload_take_join(void)
 {
 	static const char word[] = "MSOCK_JOIN=";
 	char **to = environ;
-	bool found = false;
+	const char *found = NULL;
 
 	for (char **from = environ; from && *from; from++) {
 		if (strncmp(*from, word, sizeof(word) - 1) == 0)
-			found = true;
+			found = *from + sizeof(word) - 1;
 		else
 			*to++ = *from;
 	}
@@ -130,10 +131,12 @@ static bool preload_take_join(void)
 /* Under msrun a program becomes a member here, under mpiexec in MPI_Init. A failure is in the library's log. */
 static __attribute__((constructor)) void preload_start(void)
 {
+	const char *join;
 	int saved = errno;
 
 	preload_init();
-	if (preload_take_join() && preload.active)
-		msock_init();
+	join = preload_take_join();
+	if (join && preload.active && msock_init() == 0 && strcmp(join, "sockets") == 0)
+		sockets_start();
 	errno = saved;
 }

@@ -68,4 +68,7 @@ static inline void preload_set_put_kick(sigset_t *set, bool has)
 bool preload_kick_masked(void);
 void preload_kick_mask(bool masked);
 
+/* Counts this thread's handlers without SA_RESTART: they end a call that waits. */
+volatile unsigned *preload_breaks(void);
+
 #endif

@@ -26,6 +26,20 @@ static const char *const real_names[REAL_COUNT] = {
 	REAL_NAME(pselect),        REAL_NAME(select),
 	REAL_NAME(epoll_pwait2),   REAL_NAME(epoll_pwait),
 	REAL_NAME(epoll_wait),
+	REAL_NAME(socket),
+	REAL_NAME(bind),
+	REAL_NAME(listen),
+	REAL_NAME(connect),
+	REAL_NAME(accept4),
+	REAL_NAME(getsockname),
+	REAL_NAME(getpeername),
+	REAL_NAME(setsockopt),
+	REAL_NAME(getsockopt),
+	REAL_NAME(sendto),
+	REAL_NAME(sendmsg),
+	REAL_NAME(dup),
+	REAL_NAME(fcntl64),
+	REAL_NAME(ioctl),
 };
 
 void *real_table[REAL_COUNT];

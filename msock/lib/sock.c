@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/sock.h"
+
+#include "lib/conn.h"
+#include "lib/core.h"
+#include "lib/listener.h"
+#include "lib/log.h"
+#include "lib/mem.h"
+#include "lib/sys.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+
+enum {
+	SOCK_BUCKETS = 1024,
+	SOCK_SWEEP = 64,     /* records without a library's end before somebody looks whether they are used */
+	SOCK_DIRENTS = 4096, /* bytes of a directory read at once */
+};
+
+/* 100.64.0.0/10, as launcher/rank.c gives them out. */
+#define SOCK_NET 0x64400000u
+#define SOCK_NET_MASK 0xffc00000u
+
+struct sock_dirent {
+	uint64_t ino, off;
+	uint16_t size;
+	uint8_t type;
+	char name[];
+};
+
+static struct sock *all;
+static struct sock *buckets[SOCK_BUCKETS];
+static unsigned loose, sweep_at = SOCK_SWEEP; /* records that nothing tells when their last number is closed */
+
+bool sock_address_is_virtual(uint32_t ip)
+{
+	return (ip & SOCK_NET_MASK) == SOCK_NET;
+}
+
+struct sock *sock_first(void)
+{
+	return all;
+}
+
+struct sock *sock_find_inode(uint64_t ino)
+{
+	struct sock *s = buckets[ino % SOCK_BUCKETS];
+
+	while (s && s->ino != ino)
+		s = s->hash_next;
+	return s;
+}
+
+struct sock *sock_find(int fd)
+{
+	struct stat st;
+
+	if (!all || ms_fstat(fd, &st) || !S_ISSOCK(st.st_mode))
+		return NULL;
+	return sock_find_inode(st.st_ino);
+}
+
+static void sock_unhash(struct sock *s)
+{
+	struct sock **at = &buckets[s->ino % SOCK_BUCKETS];
+
+	while (*at && *at != s)
+		at = &(*at)->hash_next;
+	if (*at)
+		*at = s->hash_next;
+}
+
+void sock_rename(struct sock *s, uint64_t ino)
+{
+	struct sock **bucket = &buckets[ino % SOCK_BUCKETS];
+
+	sock_unhash(s);
+	s->ino = ino;
+	s->hash_next = *bucket;
+	*bucket = s;
+}
+
+struct sock *sock_create(int fd, int domain, int protocol)
+{
+	struct stat st;
+	struct sock *s;
+
+	if (ms_fstat(fd, &st) || !S_ISSOCK(st.st_mode))
+		return NULL;
+	sock_sweep();
+	s = mem_alloc(sizeof(*s));
+	if (!s)
+		return NULL;
+	s->domain = domain;
+	s->protocol = protocol;
+	s->number = fd;
+	s->fd = -1;
+	s->watch.ready = sock_ready;
+	loose++;
+	s->next = all;
+	if (all)
+		all->prev = s;
+	all = s;
+	sock_rename(s, st.st_ino);
+	return s;
+}
+
+void sock_close_own(struct sock *s)
+{
+	if (s->fd < 0)
+		return;
+	engine_watch(&s->watch, s->fd, 0);
+	core_own_fd(s->fd, false);
+	ms_close(s->fd);
+	s->fd = -1;
+	loose++;
+}
+
+/* At the target: the library's end does not exist there. */
+void sock_lose_own(struct sock *s)
+{
+	core_own_fd(s->fd, false);
+	s->fd = -1;
+	loose++;
+}
+
+void sock_destroy(struct sock *s)
+{
+	if (s->conn) {
+		struct conn *c = s->conn;
+
+		s->conn = NULL;
+		c->sock = NULL;
+		conn_close(c);
+	}
+	if (s->listener) {
+		s->listener->sock = NULL;
+		listener_close(s->listener);
+	}
+	sock_close_own(s);
+	loose--;
+	carry_clear(&s->in);
+	carry_clear(&s->out);
+	sock_options_free(s);
+	sock_unhash(s);
+	if (s->prev)
+		s->prev->next = s->next;
+	else
+		all = s->next;
+	if (s->next)
+		s->next->prev = s->prev;
+	mem_free(s, sizeof(*s));
+}
+
+static int sock_text_number(const char *text)
+{
+	int n = 0;
+
+	if (*text < '0' || *text > '9')
+		return -1;
+	while (*text >= '0' && *text <= '9')
+		n = n * 10 + (*text++ - '0');
+	return n;
+}
+
+void sock_each_fd(void (*call)(int fd, void *arg), void *arg)
+{
+	char buf[SOCK_DIRENTS] __attribute__((aligned(8)));
+	int dir = ms_open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	long n;
+
+	while (dir >= 0 && (n = ms_getdents(dir, buf, sizeof(buf))) > 0) {
+		for (long at = 0; at < n; at += ((struct sock_dirent *)(buf + at))->size) {
+			int fd = sock_text_number(((struct sock_dirent *)(buf + at))->name);
+
+			if (fd >= 0 && fd != dir)
+				call(fd, arg);
+		}
+	}
+	if (dir >= 0)
+		ms_close(dir);
+}
+
+struct sock_caller {
+	void (*call)(int fd, const struct stat *st, void *arg);
+	void *arg;
+};
+
+static void sock_if_socket(int fd, void *arg)
+{
+	struct sock_caller *c = arg;
+	struct stat st;
+
+	if (!ms_fstat(fd, &st) && S_ISSOCK(st.st_mode))
+		c->call(fd, &st, c->arg);
+}
+
+void sock_each_number(void (*call)(int fd, const struct stat *st, void *arg), void *arg)
+{
+	struct sock_caller c = { call, arg };
+
+	sock_each_fd(sock_if_socket, &c);
+}
+
+static void sock_mark(int fd, const struct stat *st, void *arg)
+{
+	struct sock *s = sock_find_inode(st->st_ino);
+
+	if (s)
+		s->number = fd;
+}
+
+static bool sock_is_loose(const struct sock *s)
+{
+	return s->fd < 0;
+}
+
+void sock_sweep(void)
+{
+	unsigned left = 0;
+
+	if (loose < sweep_at || !core.on)
+		return;
+	for (struct sock *s = all; s; s = s->next)
+		s->number = -1;
+	sock_each_number(sock_mark, NULL);
+	for (struct sock *s = all, *next; s; s = next) {
+		next = s->next;
+		if (sock_is_loose(s) && s->number < 0)
+			sock_destroy(s);
+		else
+			left += sock_is_loose(s);
+	}
+	sweep_at = left * 2 > SOCK_SWEEP ? left * 2 : SOCK_SWEEP;
+}
+
+int sock_number(struct sock *s)
+{
+	struct stat st;
+
+	if (s->number >= 0 && !ms_fstat(s->number, &st) && S_ISSOCK(st.st_mode) && st.st_ino == s->ino)
+		return s->number;
+	s->number = -1;
+	sock_each_number(sock_mark, NULL);
+	return s->number;
+}
+
+bool sock_port_taken(uint16_t port, const struct sock *but)
+{
+	for (const struct sock *s = all; s; s = s->next)
+		if (s != but && s->port == port && !s->gone && (s->kind == SOCK_IS_LISTENER || (s->kind == SOCK_IS_IDLE && s->bound)))
+			return true;
+	return false;
+}
+
+/* Only the program's end's inode counts from here on. *app is the caller's to place. */
+int sock_pair_open(struct sock *s, int *app)
+{
+	struct stat st;
+	int pair[2], own, err = ms_socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
+
+	if (err)
+		return err;
+	own = pair[0] == s->fd ? 0 : 1; /* at the target the old number may be the first that is free */
+	*app = pair[1 - own];
+	ms_fstat(*app, &st);
+	sock_rename(s, st.st_ino);
+	if (s->fd < 0) {
+		s->fd = core_raise_fd(pair[own]);
+		core_own_fd(s->fd, true);
+		loose--;
+	} else if (s->fd != pair[own]) {
+		ms_dup3(pair[own], s->fd, O_CLOEXEC);
+		ms_close(pair[own]);
+	}
+	return 0;
+}
+
+struct sock_swap {
+	uint64_t ino; /* of what is replaced */
+	int app;
+};
+
+static void sock_swap(int fd, const struct stat *st, void *arg)
+{
+	struct sock_swap *swap = arg;
+
+	if (st->st_ino == swap->ino)
+		ms_dup3(swap->app, fd, ms_fcntl(fd, F_GETFD, 0) & FD_CLOEXEC ? O_CLOEXEC : 0);
+}
+
+int sock_make_pair(struct sock *s, int fd)
+{
+	struct sock_swap swap = { .ino = s->ino };
+	int flags = (int)ms_fcntl(fd, F_GETFL, 0), err;
+
+	engine_watch(&s->watch, s->fd, 0);
+	err = sock_pair_open(s, &swap.app);
+	if (err)
+		return err;
+	ms_fcntl(swap.app, F_SETFL, flags & (O_NONBLOCK | O_ASYNC));
+	sock_options_apply(s, swap.app, true);
+	if (s->duplicated)
+		sock_each_number(sock_swap, &swap);
+	else
+		ms_dup3(swap.app, fd, ms_fcntl(fd, F_GETFD, 0) & FD_CLOEXEC ? O_CLOEXEC : 0);
+	ms_close(swap.app);
+	s->number = fd;
+	return 0;
+}

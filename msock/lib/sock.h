@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sock.h - a TCP socket that the program made itself, and what stands under its number.
+ *
+ * The program keeps a real kernel socket under its number, so that every call
+ * on descriptors works that the kernel knows, whoever makes it: a TCP socket
+ * as long as it is neither connected nor listening; one end of a pair of unix
+ * sockets from then on.  The other end of the pair is the library's, which
+ * passes the bytes on between it and the stream (sock_pump.c).  So a change
+ * of the stream's connection changes nothing under the number, and a move
+ * makes the pair again with what was in it (sock_move.c).
+ *
+ * A socket is found by the inode of the file under a number, not by the
+ * number: duplicates, closes and numbers used again need no book-keeping.
+ * The end of the last of them is seen at the library's end of the pair.
+ * What has no library's end any more is put away when somebody looks for
+ * room (sock_sweep).
+ *
+ * Lock held in all of these but those of hooks.h (sock_calls.c).
+ */
+#ifndef MSOCK_LIB_SOCK_H
+#define MSOCK_LIB_SOCK_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "lib/carry.h"
+#include "lib/engine.h"
+
+enum sock_kind {
+	SOCK_IS_IDLE,     /* the program's TCP socket; perhaps bound to a virtual address */
+	SOCK_IS_LISTENER, /* readable as long as a connection waits */
+	SOCK_IS_STREAM,
+};
+
+enum { SOCK_BUFFER = 65536 }; /* bytes passed on at once */
+
+struct conn;
+struct listener;
+struct stat;
+
+/* An option that the program has set; read back and made again from here. */
+struct sock_option {
+	struct sock_option *next;
+	int level, name;
+	socklen_t size;
+	uint8_t value[];
+};
+
+/* A number under which the program has it; known while the process is frozen only. */
+struct sock_number {
+	struct sock_number *next;
+	int fd;
+	bool cloexec;
+};
+
+struct sock {
+	uint64_t ino;         /* of the file under the program's numbers */
+	enum sock_kind kind;
+	int domain, protocol; /* as given to socket() */
+	int number;           /* one that it had; checked before it is used */
+	bool bound, wildcard; /* wildcard: bound to no address in particular */
+	bool duplicated;      /* there may be several numbers */
+	uint16_t port;        /* virtual, host order; 0: none yet */
+	struct sockaddr_in local, peer; /* of a stream */
+	int error;            /* for SO_ERROR */
+	struct sock_option *options; /* owned */
+
+	struct listener *listener; /* owned */
+	struct conn *conn;    /* owned; NULL: the stream is over and put away */
+	int fd;               /* the library's end, owned; -1: there is none (any more) */
+	struct watch watch;
+	struct carry in;      /* for the program, ahead of what the conn carries */
+	struct carry out;     /* of the program, that no leg has taken yet */
+	size_t filler;        /* bytes in the pair that keep a connecting socket from being writable */
+	bool out_end;         /* the program writes no more: this is all */
+	bool fin_said;        /* ... and the stream knows */
+	bool deaf;            /* the program reads no more */
+	bool end_said;        /* the program has been shown the end of file */
+	bool reset_said;      /* ... or an error */
+	bool gone;            /* no number is left, or it is shut both ways */
+	bool reap;            /* sock_reap has something to do */
+
+	struct sock_number *numbers; /* owned; while frozen */
+	int flags;            /* F_GETFL */
+	struct sock *next, *prev, *hash_next;
+};
+
+/* sock.c */
+struct sock *sock_first(void);
+struct sock *sock_find(int fd);
+struct sock *sock_find_inode(uint64_t ino);
+struct sock *sock_create(int fd, int domain, int protocol);
+void sock_rename(struct sock *s, uint64_t ino);
+void sock_destroy(struct sock *s);
+
+/* Free what no number is left of, if there is reason to believe that there is much. */
+void sock_sweep(void);
+
+/* Put a pair under every number of s; the library's end is s->fd. 0 or -errno. */
+int sock_make_pair(struct sock *s, int fd);
+int sock_pair_open(struct sock *s, int *app);
+void sock_close_own(struct sock *s);
+void sock_lose_own(struct sock *s);
+
+/* Call for every descriptor of the process; for those that are sockets. */
+void sock_each_fd(void (*call)(int fd, void *arg), void *arg);
+void sock_each_number(void (*call)(int fd, const struct stat *st, void *arg), void *arg);
+
+/* A number that it has now, or -1. */
+int sock_number(struct sock *s);
+
+bool sock_port_taken(uint16_t port, const struct sock *but);
+
+/* Is it an address of the job's members? The one place that knows. */
+bool sock_address_is_virtual(uint32_t ip);
+
+/* sock_pump.c */
+void sock_ready(struct watch *w, uint32_t events);
+void sock_leg_ready(struct sock *s, uint32_t events);
+void sock_sync(struct sock *s);
+bool sock_wants_leg(const struct sock *s);    /* may the engine read the leg for it? */
+bool sock_wants_room(const struct sock *s);   /* has it bytes for the leg that did not fit? */
+void sock_fill(struct sock *s, int app);      /* not writable until sock_unfill */
+void sock_listener_tell(struct sock *s);
+bool sock_unsent(struct sock *s);             /* bytes of the program that no kernel has */
+
+/* sock_opt.c */
+int sock_option_set(struct sock *s, int fd, int level, int name, const void *value, socklen_t size);
+int sock_option_get(struct sock *s, int fd, int level, int name, void *value, socklen_t *size);
+bool sock_options_copy(struct sock *to, const struct sock *from);
+void sock_options_apply(const struct sock *s, int fd, bool pair);
+void sock_options_free(struct sock *s);
+
+/* sock_move.c: the mover, all threads parked; and at the target or after a thaw */
+bool sock_owns(int fd);
+int sock_freeze(void);
+void sock_thaw(void);
+void sock_resume(void);
+void sock_after_fork_child(void);
+int sock_own_fds(int *fds, int max);
+
+#endif

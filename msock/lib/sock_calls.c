@@ -1,0 +1,472 @@
+/* SPDX-License-Identifier: MIT */
+/* What the preload's wrappers ask about the program's TCP sockets (hooks.h). Never waits. */
+#include "lib/hooks.h"
+
+#include "lib/conn.h"
+#include "lib/core.h"
+#include "lib/listener.h"
+#include "lib/log.h"
+#include "lib/sock.h"
+#include "lib/sys.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <sys/ioctl.h>
+
+enum { SOCK_BACKLOG_MAX = 4096, SOCK_TOKENS = 64 };
+
+static bool sockets_on;
+
+/* An application's handler may call the library too: none runs while the lock is held. */
+static uint64_t calls_enter(void)
+{
+	uint64_t all = ~0ull, mask;
+
+	ms_sigprocmask(SIG_SETMASK, &all, &mask);
+	core_enter();
+	return mask;
+}
+
+static int calls_leave(uint64_t mask, int result)
+{
+	core_leave();
+	ms_sigprocmask(SIG_SETMASK, &mask, NULL);
+	return result;
+}
+
+/* An IPv4 address, also one that came as IPv6. */
+static bool calls_address(const struct sockaddr *addr, socklen_t size, struct sockaddr_in *out)
+{
+	const struct sockaddr_in6 *six = (const struct sockaddr_in6 *)addr;
+
+	if (!addr || size < sizeof(sa_family_t))
+		return false;
+	if (addr->sa_family == AF_INET && size >= sizeof(*out)) {
+		*out = *(const struct sockaddr_in *)addr;
+		return true;
+	}
+	if (addr->sa_family != AF_INET6 || size < sizeof(*six))
+		return false;
+	*out = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = six->sin6_port };
+	if (IN6_IS_ADDR_V4MAPPED(&six->sin6_addr))
+		__builtin_memcpy(&out->sin_addr, six->sin6_addr.s6_addr + 12, 4);
+	else if (!IN6_IS_ADDR_UNSPECIFIED(&six->sin6_addr))
+		return false;
+	return true;
+}
+
+static bool calls_is_virtual(const struct sockaddr_in *at)
+{
+	return sock_address_is_virtual(ntohl(at->sin_addr.s_addr));
+}
+
+bool msock__sockets(bool on)
+{
+	sockets_on = on && core.on && core.member;
+	return sockets_on;
+}
+
+void msock__sock_new(int fd, int domain, int protocol)
+{
+	uint64_t mask;
+
+	if (!sockets_on || !core.on)
+		return;
+	mask = calls_enter();
+	sock_create(fd, domain, protocol);
+	calls_leave(mask, 0);
+}
+
+void msock__sock_duplicated(int fd)
+{
+	struct sock *s;
+	uint64_t mask;
+
+	if (!sock_first() || !core.on)
+		return;
+	mask = calls_enter();
+	s = sock_find(fd);
+	if (s)
+		s->duplicated = true;
+	calls_leave(mask, 0);
+}
+
+static int sock_bind(struct sock *s, const struct sockaddr_in *at)
+{
+	uint16_t port = ntohs(at->sin_port);
+
+	if (s->kind != SOCK_IS_IDLE || s->bound)
+		return -EINVAL;
+	if (at->sin_addr.s_addr != INADDR_ANY && ntohl(at->sin_addr.s_addr) != core.virtual_ip)
+		return -EADDRNOTAVAIL;
+	if (port && (listener_port_taken(port) || sock_port_taken(port, s)))
+		return -EADDRINUSE;
+	s->bound = true;
+	s->wildcard = at->sin_addr.s_addr == INADDR_ANY;
+	s->port = port ? port : listener_port_free();
+	return 0;
+}
+
+int msock__sock_bind(int fd, const struct sockaddr *addr, socklen_t size)
+{
+	struct sockaddr_in at;
+	struct sock *s;
+	uint64_t mask;
+	int result = MSOCK__NOT_OURS;
+
+	if (!sock_first() || !core.on || !calls_address(addr, size, &at))
+		return MSOCK__NOT_OURS;
+	mask = calls_enter();
+	s = sock_find(fd);
+	if (s && (s->domain == AF_INET6 || addr->sa_family == AF_INET) &&
+	    (at.sin_addr.s_addr == INADDR_ANY || calls_is_virtual(&at)))
+		result = sock_bind(s, &at);
+	else if (s && s->kind == SOCK_IS_IDLE)
+		sock_destroy(s); /* an address of this host: the kernel's, and it cannot move */
+	return calls_leave(mask, result);
+}
+
+static int sock_listen(struct sock *s, int fd, unsigned backlog)
+{
+	int err = 0;
+
+	if (s->kind == SOCK_IS_STREAM)
+		return -EINVAL;
+	if (s->kind == SOCK_IS_LISTENER) {
+		s->listener->backlog = backlog;
+		return 0;
+	}
+	s->listener = listener_open_for(s, s->port, backlog, &err);
+	if (!s->listener)
+		return -err;
+	err = sock_make_pair(s, fd);
+	if (err) {
+		s->listener->sock = NULL;
+		listener_close(s->listener);
+		s->listener = NULL;
+		return err;
+	}
+	s->wildcard = s->wildcard || !s->bound;
+	s->port = s->listener->port;
+	s->kind = SOCK_IS_LISTENER;
+	sock_sync(s);
+	return 0;
+}
+
+int msock__sock_listen(int fd, int backlog)
+{
+	int result = MSOCK__NOT_OURS;
+	struct sock *s;
+	uint64_t mask;
+
+	if (!sock_first() || !core.on)
+		return MSOCK__NOT_OURS;
+	mask = calls_enter();
+	s = sock_find(fd);
+	if (s)
+		result = sock_listen(s, fd, backlog < 0 || backlog >= SOCK_BACKLOG_MAX ? SOCK_BACKLOG_MAX : (unsigned)backlog + 1);
+	return calls_leave(mask, result);
+}
+
+/* To a member: the number gets a pair that is not writable until the stream is there. */
+static int sock_connect(struct sock *s, int fd, const struct sockaddr_in *to)
+{
+	struct conn *c;
+	int err = 0;
+
+	if (s->conn) { /* of an attempt that failed */
+		c = s->conn;
+		c->sock = NULL;
+		s->conn = NULL;
+		conn_close(c);
+		s->error = 0;
+		s->reset_said = s->out_end = s->fin_said = s->gone = s->deaf = false;
+		s->filler = 0;
+	}
+	c = conn_connect_from(s->port, to, &err);
+	if (!c)
+		return -err;
+	err = sock_make_pair(s, fd);
+	if (err) {
+		conn_close(c);
+		return err;
+	}
+	sock_fill(s, fd);
+	s->kind = SOCK_IS_STREAM;
+	s->conn = c;
+	c->sock = s;
+	s->local = c->local;
+	s->peer = *to;
+	conn_sync(c);
+	return -EINPROGRESS;
+}
+
+/* Not to a member: from here on the kernel's alone. */
+static int sock_leave(struct sock *s, int fd)
+{
+	struct sockaddr_in any = { .sin_family = AF_INET, .sin_port = htons(s->port) };
+	struct sockaddr_in6 six = { .sin6_family = AF_INET6, .sin6_port = htons(s->port) };
+	bool bound = s->bound;
+	int err = 0;
+
+	if (bound && !s->wildcard)
+		return -ENETUNREACH; /* there is no way from a virtual address to the world */
+	if (bound)
+		err = s->domain == AF_INET6 ? ms_bind(fd, &six, sizeof(six)) : ms_bind(fd, &any, sizeof(any));
+	if (err)
+		return err;
+	sock_destroy(s);
+	return MSOCK__NOT_OURS;
+}
+
+static int sock_connect_state(const struct sock *s)
+{
+	if (!s->conn)
+		return s->error ? -s->error : 0;
+	if (s->conn->phase == CONN_FAILED)
+		return -s->conn->error;
+	return s->conn->phase == CONN_OPEN ? 0 : -EINPROGRESS;
+}
+
+int msock__sock_connect(int fd, const struct sockaddr *addr, socklen_t size)
+{
+	struct sockaddr_in to;
+	struct sock *s;
+	uint64_t mask;
+	int result = MSOCK__NOT_OURS;
+
+	if (!sock_first() || !calls_address(addr, size, &to))
+		return MSOCK__NOT_OURS;
+	mask = calls_enter();
+	s = sock_find(fd);
+	if (!s)
+		result = MSOCK__NOT_OURS;
+	else if (s->kind == SOCK_IS_LISTENER)
+		result = -EISCONN;
+	else if (s->kind == SOCK_IS_STREAM && sock_connect_state(s) == -EINPROGRESS)
+		result = -EALREADY;
+	else if (s->kind == SOCK_IS_STREAM && (!s->conn || s->conn->phase != CONN_FAILED))
+		result = -EISCONN;
+	else if (!core.on && calls_is_virtual(&to))
+		result = -ENETUNREACH; /* a forked child is no member */
+	else if (calls_is_virtual(&to))
+		result = sock_connect(s, fd, &to);
+	else if (s->kind == SOCK_IS_IDLE)
+		result = sock_leave(s, fd);
+	else
+		result = -ENETUNREACH;
+	return calls_leave(mask, result);
+}
+
+int msock__sock_connected(int fd)
+{
+	uint64_t mask = calls_enter();
+	struct sock *s = sock_find(fd);
+	int state = s ? sock_connect_state(s) : -EBADF;
+
+	if (s && state != -EINPROGRESS)
+		s->error = 0; /* it is told now */
+	return calls_leave(mask, state);
+}
+
+static void calls_name(const struct sock *s, const struct sockaddr_in *name, void *addr, socklen_t *size)
+{
+	struct sockaddr_in6 six = { .sin6_family = AF_INET6, .sin6_port = name->sin_port };
+	const void *from = name;
+	socklen_t have = sizeof(*name);
+
+	if (s->domain == AF_INET6) {
+		if (name->sin_addr.s_addr != INADDR_ANY) {
+			six.sin6_addr.s6_addr[10] = six.sin6_addr.s6_addr[11] = 0xff;
+			__builtin_memcpy(six.sin6_addr.s6_addr + 12, &name->sin_addr, 4);
+		}
+		from = &six;
+		have = sizeof(six);
+	}
+	__builtin_memcpy(addr, from, *size < have ? *size : have);
+	*size = have;
+}
+
+/* Make the accepted connection a socket of the program; its number or -errno. */
+static int sock_accepted(struct sock *l, struct conn *c, int flags)
+{
+	struct sock *s;
+	int app, err;
+
+	app = ms_socket(l->domain, SOCK_STREAM | SOCK_CLOEXEC, l->protocol); /* the lowest number, and a file to name it by */
+	if (app < 0)
+		return app;
+	s = sock_create(app, l->domain, l->protocol);
+	if (!s || !sock_options_copy(s, l)) {
+		if (s)
+			sock_destroy(s);
+		ms_close(app);
+		return -ENOMEM;
+	}
+	err = sock_make_pair(s, app);
+	if (err) {
+		sock_destroy(s);
+		ms_close(app);
+		return err;
+	}
+	ms_fcntl(app, F_SETFL, flags & SOCK_NONBLOCK ? O_NONBLOCK : 0);
+	ms_fcntl(app, F_SETFD, flags & SOCK_CLOEXEC ? FD_CLOEXEC : 0);
+	engine_watch(&c->leg, c->fd, 0);
+	c->fd = core_raise_fd(c->fd);
+	core_own_fd(c->fd, true);
+	s->kind = SOCK_IS_STREAM;
+	s->local = c->local;
+	s->peer = c->peer;
+	s->conn = c;
+	c->sock = s;
+	conn_sync(c);
+	return app;
+}
+
+static int sock_accept(struct sock *l, int fd, int flags, struct sockaddr *addr, socklen_t *size)
+{
+	struct sockaddr_in peer;
+	char tokens[SOCK_TOKENS];
+	struct conn *c;
+	int app;
+
+	if (l->kind != SOCK_IS_LISTENER || !l->listener)
+		return -EINVAL;
+	c = listener_accept(l->listener);
+	if (!l->listener->first)
+		while (ms_recv(fd, tokens, sizeof(tokens), MSG_DONTWAIT) > 0)
+			;
+	if (!c)
+		return -EAGAIN;
+	peer = c->peer;
+	app = sock_accepted(l, c, flags);
+	if (app < 0)
+		conn_close(c);
+	else if (addr && size)
+		calls_name(l, &peer, addr, size);
+	return app;
+}
+
+int msock__sock_accept(int fd, int flags, struct sockaddr *addr, socklen_t *size)
+{
+	uint64_t mask;
+	struct sock *s;
+	int result = MSOCK__NOT_OURS;
+
+	if (!sock_first())
+		return MSOCK__NOT_OURS;
+	mask = calls_enter();
+	s = sock_find(fd);
+	if (s && !core.on)
+		result = -EOPNOTSUPP; /* a forked child is no member */
+	else if (s)
+		result = sock_accept(s, fd, flags, addr, size);
+	return calls_leave(mask, result);
+}
+
+static int sock_name(const struct sock *s, bool peer, struct sockaddr *addr, socklen_t *size)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_port = htons(s->port) };
+
+	if (s->kind == SOCK_IS_STREAM) {
+		if (peer && sock_connect_state(s))
+			return -ENOTCONN;
+		at = peer ? s->peer : s->local;
+	} else if (peer) {
+		return -ENOTCONN;
+	} else if (!s->wildcard && s->bound) {
+		at.sin_addr.s_addr = htonl(core.virtual_ip);
+	}
+	calls_name(s, &at, addr, size);
+	return 0;
+}
+
+int msock__sock_name(int fd, bool peer, struct sockaddr *addr, socklen_t *size)
+{
+	int result = MSOCK__NOT_OURS;
+	struct sock *s;
+	uint64_t mask;
+
+	if (!sock_first())
+		return MSOCK__NOT_OURS;
+	mask = calls_enter();
+	s = sock_find(fd);
+	if (s && (s->kind != SOCK_IS_IDLE || s->bound))
+		result = sock_name(s, peer, addr, size);
+	return calls_leave(mask, result);
+}
+
+int msock__sock_setopt(int fd, int level, int name, const void *value, socklen_t size)
+{
+	int result = MSOCK__NOT_OURS;
+	struct sock *s;
+	uint64_t mask;
+
+	if (!sock_first())
+		return MSOCK__NOT_OURS;
+	mask = calls_enter();
+	s = sock_find(fd);
+	if (s)
+		result = sock_option_set(s, fd, level, name, value, size);
+	return calls_leave(mask, result);
+}
+
+int msock__sock_getopt(int fd, int level, int name, void *value, socklen_t *size)
+{
+	int result = MSOCK__NOT_OURS;
+	struct sock *s;
+	uint64_t mask;
+
+	if (!sock_first())
+		return MSOCK__NOT_OURS;
+	mask = calls_enter();
+	s = sock_find(fd);
+	if (s && s->kind != SOCK_IS_IDLE)
+		result = sock_option_get(s, fd, level, name, value, size);
+	return calls_leave(mask, result);
+}
+
+bool msock__sock_is_stream(int fd)
+{
+	struct sock *s;
+	uint64_t mask;
+	bool is;
+
+	if (!sock_first())
+		return false;
+	mask = calls_enter();
+	s = sock_find(fd);
+	is = s && s->kind == SOCK_IS_STREAM;
+	calls_leave(mask, 0);
+	return is;
+}
+
+/* What waits beyond the number. */
+size_t msock__sock_carried(int fd)
+{
+	struct sock *s;
+	uint64_t mask;
+	size_t n = 0;
+
+	if (!sock_first())
+		return 0;
+	mask = calls_enter();
+	s = sock_find(fd);
+	if (s && s->kind == SOCK_IS_STREAM)
+		n = s->in.length + (s->conn ? s->conn->carry.length : 0);
+	calls_leave(mask, 0);
+	return n;
+}
+
+int msock__sock_unsent(void)
+{
+	int unsent = 0;
+	uint64_t mask;
+
+	if (!sock_first() || !core.on)
+		return 0;
+	mask = calls_enter();
+	for (struct sock *s = sock_first(); s; s = s->next)
+		unsent += sock_unsent(s);
+	return calls_leave(mask, unsent);
+}

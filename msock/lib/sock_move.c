@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sock_move.c - the program's sockets at a move.
+ *
+ * With all threads parked, what lies in the pairs goes to s->in and s->out:
+ * ahead of what is carried, behind what was kept.  That is as true after a
+ * thaw as at the target, so nothing is to be undone.  At the target each
+ * number gets a new file, and each epoll set of the program what it watched.
+ */
+#include "lib/sock.h"
+
+#include "lib/conn.h"
+#include "lib/core.h"
+#include "lib/listener.h"
+#include "lib/log.h"
+#include "lib/mem.h"
+#include "lib/sys.h"
+
+#include <errno.h>
+#include <sys/stat.h>
+
+enum { SOCK_PIECE = 65536, SOCK_FDINFO = 65536 };
+
+/* What one of the program's epoll sets watches. */
+struct sock_epoll {
+	struct sock_epoll *next;
+	int ep, fd;
+	struct epoll_event event;
+};
+
+static struct sock_epoll *epolls; /* owned; while frozen */
+static uint8_t piece[SOCK_PIECE];
+static char text[SOCK_FDINFO];
+
+int sock_own_fds(int *fds, int max)
+{
+	int n = 0;
+
+	for (struct sock *s = sock_first(); s && n < max; s = s->next)
+		if (s->fd >= 0)
+			fds[n++] = s->fd;
+	return n;
+}
+
+bool sock_owns(int fd)
+{
+	bool owns;
+
+	if (!sock_first())
+		return false;
+	ms_lock_take(&core.lock);
+	owns = sock_find(fd) != NULL;
+	ms_lock_give(&core.lock);
+	return owns;
+}
+
+static void sock_forget_numbers(struct sock *s)
+{
+	while (s->numbers) {
+		struct sock_number *n = s->numbers;
+
+		s->numbers = n->next;
+		mem_free(n, sizeof(*n));
+	}
+}
+
+struct sock_count {
+	bool failed;
+};
+
+static void sock_note_number(int fd, const struct stat *st, void *arg)
+{
+	struct sock *s = sock_find_inode(st->st_ino);
+	struct sock_count *count = arg;
+	struct sock_number *n;
+
+	if (!s)
+		return;
+	n = mem_alloc(sizeof(*n));
+	if (!n) {
+		count->failed = true;
+		return;
+	}
+	n->fd = fd;
+	n->cloexec = ms_fcntl(fd, F_GETFD, 0) & FD_CLOEXEC;
+	n->next = s->numbers;
+	s->numbers = n;
+	s->number = fd;
+	s->flags = (int)ms_fcntl(fd, F_GETFL, 0);
+}
+
+/* All that lies in a socket's queue, behind what the carry has. */
+static int sock_empty(int fd, struct carry *to)
+{
+	for (;;) {
+		long n = ms_recv(fd, piece, sizeof(piece), MSG_DONTWAIT);
+
+		if (n == -EINTR)
+			continue;
+		if (n <= 0)
+			return 0;
+		if (!carry_put(to, piece, (size_t)n))
+			return -ENOMEM;
+	}
+}
+
+static int sock_empty_pair(struct sock *s)
+{
+	struct carry front = { 0 };
+	int err = 0;
+
+	if (s->kind != SOCK_IS_STREAM || s->filler)
+		return 0;
+	if (s->numbers && !s->deaf)
+		err = sock_empty(s->numbers->fd, &front);
+	carry_join(&s->in, &front);
+	if (!err && s->fd >= 0)
+		err = sock_empty(s->fd, &s->out);
+	return err;
+}
+
+/* How the program has shut it: at the target it is shut so again. */
+static void sock_note_ends(struct sock *s)
+{
+	struct pollfd own = { .fd = s->fd, .events = POLLIN | POLLRDHUP }, app;
+
+	if (s->fd < 0)
+		return;
+	if (!s->numbers) {
+		s->gone = s->out_end = s->deaf = true;
+		return;
+	}
+	if (s->kind != SOCK_IS_STREAM)
+		return;
+	if (!s->out_end && ms_poll(&own, 1, 0) == 1 && own.revents & POLLRDHUP)
+		s->out_end = true;
+	app = (struct pollfd){ .fd = s->numbers->fd, .events = POLLRDHUP };
+	if (!s->end_said && ms_poll(&app, 1, 0) == 1 && app.revents & POLLRDHUP)
+		s->deaf = true;
+}
+
+static uint64_t text_number(const char **at, unsigned base)
+{
+	uint64_t v = 0;
+
+	while (**at == ' ')
+		++*at;
+	for (;; ++*at) {
+		unsigned d = (unsigned)**at - '0';
+
+		if (d > 9)
+			d = base == 16 && **at >= 'a' && **at <= 'f' ? (unsigned)(**at - 'a') + 10 : 99;
+		if (d >= base)
+			return v;
+		v = v * base + d;
+	}
+}
+
+static const char *text_after(const char *at, const char *word)
+{
+	size_t n = ms_strlen(word);
+
+	for (; *at && *at != '\n'; at++)
+		if (!__builtin_strncmp(at, word, n))
+			return at + n;
+	return NULL;
+}
+
+static bool sock_read_fdinfo(int fd)
+{
+	char path[64];
+	size_t have = 0;
+	long n = 0;
+	int info;
+
+	log_format(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+	info = ms_open(path, O_RDONLY | O_CLOEXEC, 0);
+	while (info >= 0 && have < sizeof(text) - 1 && (n = ms_read(info, text + have, sizeof(text) - 1 - have)) > 0)
+		have += (size_t)n;
+	if (info >= 0)
+		ms_close(info);
+	text[have] = 0;
+	return info >= 0 && n == 0;
+}
+
+/* A line "tfd: N events: HEX data: HEX ..." of a set, if the number is one of ours. */
+static int sock_note_watch(int ep, const char *line)
+{
+	const char *tfd = text_after(line, "tfd:"), *events = text_after(line, "events:"), *data = text_after(line, "data:");
+	struct sock_epoll *e;
+	int fd;
+
+	if (!tfd || !events || !data)
+		return 0;
+	fd = (int)text_number(&tfd, 10);
+	if (!sock_find(fd))
+		return 0;
+	e = mem_alloc(sizeof(*e));
+	if (!e)
+		return -ENOMEM;
+	e->ep = ep;
+	e->fd = fd;
+	e->event.events = (uint32_t)text_number(&events, 16);
+	e->event.data.u64 = text_number(&data, 16);
+	e->next = epolls;
+	epolls = e;
+	return 0;
+}
+
+static int sock_note_epoll(int ep)
+{
+	int err = 0;
+
+	if (!sock_read_fdinfo(ep))
+		return -E2BIG;
+	for (const char *line = text; *line && !err; line++) {
+		err = sock_note_watch(ep, line);
+		while (*line && *line != '\n')
+			line++;
+		if (!*line)
+			break;
+	}
+	return err;
+}
+
+static bool sock_is_epoll(int fd)
+{
+	static const char name[] = "anon_inode:[eventpoll]";
+	char link[64], path[64];
+	long n;
+
+	log_format(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = ms_readlinkat(AT_FDCWD, path, link, sizeof(link));
+	return n == sizeof(name) - 1 && !__builtin_memcmp(link, name, sizeof(name) - 1) && core_next_own_fd(fd) != fd;
+}
+
+static void sock_forget_epolls(void)
+{
+	while (epolls) {
+		struct sock_epoll *e = epolls;
+
+		epolls = e->next;
+		mem_free(e, sizeof(*e));
+	}
+}
+
+static void sock_try_epoll(int fd, void *arg)
+{
+	int *err = arg;
+
+	if (!*err && sock_is_epoll(fd))
+		*err = sock_note_epoll(fd);
+}
+
+int sock_freeze(void)
+{
+	struct sock_count count = { 0 };
+	int err = 0;
+
+	if (!sock_first())
+		return 0;
+	sock_forget_epolls();
+	for (struct sock *s = sock_first(); s; s = s->next)
+		sock_forget_numbers(s);
+	sock_each_number(sock_note_number, &count);
+	for (struct sock *s = sock_first(); s && !err; s = s->next) {
+		sock_note_ends(s);
+		err = sock_empty_pair(s);
+	}
+	if (!err)
+		sock_each_fd(sock_try_epoll, &err);
+	return count.failed ? -ENOMEM : err;
+}
+
+static void sock_sync_all(void)
+{
+	for (struct sock *s = sock_first(); s; s = s->next) {
+		if (s->conn)
+			conn_sync(s->conn);
+		else
+			sock_sync(s);
+	}
+}
+
+void sock_thaw(void)
+{
+	for (struct sock *s = sock_first(); s; s = s->next)
+		sock_forget_numbers(s);
+	sock_forget_epolls();
+	sock_sync_all();
+}
+
+/* A TCP socket that was neither connected nor listening. */
+static int sock_remake_idle(struct sock *s)
+{
+	int fd = ms_socket(s->domain, SOCK_STREAM | SOCK_CLOEXEC, s->protocol);
+	struct stat st;
+
+	if (fd < 0)
+		return fd;
+	sock_options_apply(s, fd, false);
+	ms_fstat(fd, &st);
+	sock_rename(s, st.st_ino);
+	return fd;
+}
+
+/* The stream was over, and the pair held what the program had not read yet: it fits into this one. */
+static void sock_last_words(struct sock *s, int app)
+{
+	while (s->in.length) {
+		struct iovec iov = { piece, sizeof(piece) };
+		size_t n = carry_peek(&s->in, &iov);
+
+		if (ms_send(s->fd, piece, n, MSG_DONTWAIT | MSG_NOSIGNAL) != (long)n) {
+			ms_log(LOG_ERROR, "the end of a stream does not fit into its socket");
+			break;
+		}
+		carry_drop(&s->in, n);
+	}
+	carry_clear(&s->in);
+	if (s->reset_said && !s->filler)
+		ms_send(app, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+/* The program's end, as it was. */
+static int sock_remake_pair(struct sock *s)
+{
+	bool over = s->fd < 0;
+	int app, err = sock_pair_open(s, &app);
+
+	if (err)
+		return err;
+	sock_options_apply(s, app, true);
+	if (s->filler) {
+		s->filler = 0;
+		sock_fill(s, app);
+	}
+	if (s->out_end)
+		ms_shutdown(app, SHUT_WR);
+	if (s->deaf)
+		ms_shutdown(app, SHUT_RD);
+	s->end_said = false; /* said again behind what is in s->in */
+	if (over) {
+		sock_last_words(s, app);
+		sock_close_own(s);
+	}
+	return app;
+}
+
+/* Under all the numbers; the one that it happens to have may be one of them. */
+static void sock_place(struct sock *s, int fd)
+{
+	bool stays = false;
+
+	for (struct sock_number *n = s->numbers; n; n = n->next) {
+		if (n->fd == fd) {
+			ms_fcntl(fd, F_SETFD, n->cloexec ? FD_CLOEXEC : 0);
+			stays = true;
+		} else {
+			ms_dup3(fd, n->fd, n->cloexec ? O_CLOEXEC : 0);
+		}
+		s->number = n->fd;
+	}
+	if (!stays)
+		ms_close(fd);
+}
+
+static void sock_remake(struct sock *s)
+{
+	bool listener = s->kind == SOCK_IS_LISTENER;
+	int fd = s->kind == SOCK_IS_IDLE ? sock_remake_idle(s) : sock_remake_pair(s);
+
+	if (fd < 0) {
+		ms_log(LOG_ERROR, "descriptor %d: its socket cannot be made again: error %d", s->numbers->fd, -fd);
+		return;
+	}
+	ms_fcntl(fd, F_SETFL, s->flags & (O_NONBLOCK | O_ASYNC));
+	sock_place(s, fd);
+	if (listener && s->listener && s->listener->first)
+		sock_listener_tell(s);
+}
+
+void sock_resume(void)
+{
+	struct sock *next;
+
+	for (struct sock *s = sock_first(); s; s = s->next)
+		engine_forget(&s->watch);
+	for (struct sock *s = sock_first(); s; s = next) {
+		next = s->next;
+		if (s->numbers)
+			sock_remake(s);
+		else if (s->fd >= 0)
+			sock_lose_own(s);
+	}
+	for (struct sock_epoll *e = epolls; e; e = e->next) {
+		int err = ms_epoll_ctl(e->ep, EPOLL_CTL_ADD, e->fd, &e->event);
+
+		if (err)
+			ms_log(LOG_ERROR, "descriptor %d: cannot watch descriptor %d again: error %d", e->ep, e->fd, -err);
+	}
+}
+
+/* The child has copies of the library's ends; hooks.c closes them. */
+void sock_after_fork_child(void)
+{
+	for (struct sock *s = sock_first(); s; s = s->next) {
+		engine_forget(&s->watch);
+		s->fd = -1;
+	}
+}
