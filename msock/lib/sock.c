@@ -17,10 +17,6 @@ enum {
 	SOCK_DIRENTS = 4096, /* bytes of a directory read at once */
 };
 
-/* 100.64.0.0/10, as launcher/rank.c gives them out. */
-#define SOCK_NET 0x64400000u
-#define SOCK_NET_MASK 0xffc00000u
-
 struct sock_dirent {
 	uint64_t ino, off;
 	uint16_t size;
@@ -31,11 +27,6 @@ struct sock_dirent {
 static struct sock *all;
 static struct sock *buckets[SOCK_BUCKETS];
 static unsigned loose, sweep_at = SOCK_SWEEP; /* records that nothing tells when their last number is closed */
-
-bool sock_address_is_virtual(uint32_t ip)
-{
-	return (ip & SOCK_NET_MASK) == SOCK_NET;
-}
 
 struct sock *sock_first(void)
 {

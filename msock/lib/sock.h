@@ -113,9 +113,6 @@ int sock_number(struct sock *s);
 
 bool sock_port_taken(uint16_t port, const struct sock *but);
 
-/* Is it an address of the job's members? The one place that knows. */
-bool sock_address_is_virtual(uint32_t ip);
-
 /* sock_pump.c */
 void sock_ready(struct watch *w, uint32_t events);
 void sock_leg_ready(struct sock *s, uint32_t events);

@@ -7,6 +7,7 @@
 #include "lib/listener.h"
 #include "lib/log.h"
 #include "lib/sock.h"
+#include "lib/subnet.h"
 #include "lib/sys.h"
 
 #include <arpa/inet.h>
@@ -57,7 +58,7 @@ static bool calls_address(const struct sockaddr *addr, socklen_t size, struct so
 
 static bool calls_is_virtual(const struct sockaddr_in *at)
 {
-	return sock_address_is_virtual(ntohl(at->sin_addr.s_addr));
+	return subnet_is_virtual(ntohl(at->sin_addr.s_addr));
 }
 
 bool msock__sockets(bool on)
