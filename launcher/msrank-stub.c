@@ -4,7 +4,7 @@
  * msdaemon of its host, carries its stdin, stdout, stderr and PMI, passes
  * signals on, and ends as the rank ended.
  *
- *   msrank-stub [--host NAME] [--world N] [--stdin FD] -- program args...
+ *   msrank-stub [--host NAME] [--world N] [--rank N] [--stdin FD] -- program args...
  */
 #include <errno.h>
 #include <event2/event.h>
@@ -337,6 +337,7 @@ int main(int argc, char **argv)
 {
 	static const struct option options[] = { { "host", required_argument, NULL, 'h' },
 						 { "world", required_argument, NULL, 'w' },
+						 { "rank", required_argument, NULL, 'r' },
 						 { "stdin", required_argument, NULL, 'i' },
 						 { NULL, 0, NULL, 0 } };
 	const char *host = getenv("MSOCK_HOST"), *dir = getenv("MSOCK_JOBDIR"), *rank = getenv("PMI_RANK");
@@ -350,6 +351,8 @@ int main(int argc, char **argv)
 			host = optarg;
 		else if (opt == 'w')
 			world = (unsigned)atoi(optarg);
+		else if (opt == 'r')
+			rank = optarg;
 		else if (opt == 'i')
 			take_stdin(atoi(optarg));
 		else

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * msrun - a job of one member without MPI: starts a coordinator and the rank
- * stub for one program, passes signals on, and ends as the program ended.
+ * msrun - a job without MPI: starts a coordinator and the rank stub for one
+ * program, passes signals on, and ends as the program ended.  With --join the
+ * program becomes a further member of a job that runs.
  *
- *   msrun [--job NAME] [--host HOST[,HOST...]]... program args...
+ *   msrun [--sockets] [--job NAME] [--host HOST[,HOST...]]... program args...
+ *   msrun [--sockets] --join NAME --rank N [--host HOST] program args...
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -31,6 +33,7 @@ enum {
 	RUN_STOP_MS = 15000,   /* member, daemons, master gone and the job directory removed */
 	RUN_FAILED = 255,      /* as the stub's, when the job is lost */
 	RUN_NAME_MAX = 63,     /* the coordinator's limit */
+	RUN_RANK_MAX = 100000,
 	RUN_LATE = -1000,      /* less than any signal's number */
 };
 
@@ -38,6 +41,9 @@ static const int forwarded[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGU
 
 struct run {
 	const char *job;
+	const char *rank; /* of this program; NULL: 0 */
+	bool join;        /* the job runs already; no coordinator is ours */
+	bool sockets;     /* the program's own sockets are virtual */
 	char **hosts; /* owned list of owned names */
 	size_t host_count;
 	char **argv;     /* borrowed */
@@ -95,13 +101,20 @@ static bool good_job(const char *s)
 static void read_options(struct run *r, int argc, char **argv)
 {
 	static const struct option options[] = { { "job", required_argument, NULL, 'j' },
+						 { "join", required_argument, NULL, 'J' },
+						 { "rank", required_argument, NULL, 'r' },
 						 { "host", required_argument, NULL, 'h' },
+						 { "sockets", no_argument, NULL, 's' },
 						 { NULL, 0, NULL, 0 } };
 	int opt;
 
 	while ((opt = getopt_long(argc, argv, "+", options, NULL)) != -1) {
-		if (opt == 'j')
-			r->job = optarg;
+		if (opt == 'j' || opt == 'J')
+			r->job = optarg, r->join = opt == 'J';
+		else if (opt == 'r')
+			r->rank = optarg;
+		else if (opt == 's')
+			r->sockets = true;
 		else if (opt == 'h')
 			add_hosts(r, optarg);
 		else
@@ -109,11 +122,14 @@ static void read_options(struct run *r, int argc, char **argv)
 	}
 	if (r->job && !good_job(r->job))
 		fail("a job's name is 1 to %d of letters, digits and ._-, with no dot in front", RUN_NAME_MAX);
+	if (!r->join != !r->rank || (r->rank && (!*r->rank || r->rank[strspn(r->rank, "0123456789")] || atoi(r->rank) > RUN_RANK_MAX)))
+		fail("--join and --rank, a number up to %d, go together", RUN_RANK_MAX);
 	if (optind >= argc) {
-		fputs("usage: msrun [--job NAME] [--host HOST[,HOST...]]... PROGRAM [ARGUMENT...]\n", stderr);
+		fputs("usage: msrun [--sockets] [--job NAME | --join NAME --rank N] [--host HOST[,HOST...]]... PROGRAM [ARGUMENT...]\n",
+		      stderr);
 		exit(RUN_FAILED);
 	}
-	if (!r->host_count)
+	if (!r->host_count && !r->join)
 		add_hosts(r, "127.0.0.1");
 	r->argv = argv + optind;
 }
@@ -298,13 +314,26 @@ static int await_coord(struct run *r)
 	return len < 0 && len != RUN_LATE ? end_by(r, -len) : RUN_FAILED;
 }
 
+/* The job that another msrun has started. */
+static void find_job(struct run *r)
+{
+	char dir[PATH_MAX], path[PATH_MAX + 80];
+
+	helpers_rundir(dir, sizeof(dir));
+	snprintf(path, sizeof(path), "%s/%s/coord.sock", dir, r->job);
+	if (access(path, F_OK))
+		fail("no job %s of yours is running (looked in %s)", r->job, dir);
+	path[strlen(path) - strlen("/coord.sock")] = 0;
+	setenv("MSOCK_JOBDIR", path, 1);
+}
+
 static void exec_stub(struct run *r, const char *path, char **args)
 {
 	static const char *const foreign[] = { "PMI_RANK", "PMI_FD", "PMI_SIZE", "PMI_PORT", "MSOCK_STDIN_FD" };
 
 	for (size_t i = 0; i < sizeof(foreign) / sizeof(*foreign); i++)
 		unsetenv(foreign[i]);
-	setenv("MSOCK_JOIN", "1", 1);
+	setenv("MSOCK_JOIN", r->sockets ? "sockets" : "1", 1);
 	sigprocmask(SIG_SETMASK, &r->before, NULL);
 	execv(path, args);
 	log_say(LOG_ERROR, "cannot run %s: %s", path, strerror(errno));
@@ -319,12 +348,18 @@ static void start_stub(struct run *r)
 	find("msrank-stub", path, sizeof(path));
 	while (r->argv[count])
 		count++;
-	args = calloc(count + 5, sizeof(*args));
+	args = calloc(count + 7, sizeof(*args));
 	if (!args)
 		fail("out of memory");
 	args[n++] = path;
-	args[n++] = (char *)"--host";
-	args[n++] = r->hosts[0];
+	if (r->host_count) {
+		args[n++] = (char *)"--host";
+		args[n++] = r->hosts[0];
+	}
+	if (r->rank) {
+		args[n++] = (char *)"--rank";
+		args[n++] = (char *)r->rank;
+	}
 	args[n++] = (char *)"--";
 	memcpy(args + n, r->argv, count * sizeof(*args));
 	r->stub = fork();
@@ -371,13 +406,18 @@ int main(int argc, char **argv)
 	fill_low_descriptors();
 	read_options(&r, argc, argv);
 	take_signals(&r);
-	start_coord(&r);
-	describe_job(&r);
-	status = await_coord(&r);
-	if (status)
-		return status;
+	if (r.join) {
+		find_job(&r);
+	} else {
+		start_coord(&r);
+		describe_job(&r);
+		status = await_coord(&r);
+		if (status)
+			return status;
+	}
 	start_stub(&r);
 	status = await_stub(&r);
-	stop_coord(&r);
+	if (!r.join)
+		stop_coord(&r);
 	return WIFSIGNALED(status) ? end_by(&r, WTERMSIG(status)) : WEXITSTATUS(status);
 }

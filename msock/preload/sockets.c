@@ -9,6 +9,7 @@
  *
  * A call of which the library says MSOCK__NOT_OURS is the C library's.
  */
+#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -23,6 +24,7 @@
 #include <unistd.h>
 
 #include "lib/hooks.h"
+#include "msock.h"
 #include "preload/preload.h"
 #include "preload/real.h"
 #include "preload/sockets.h"
@@ -35,7 +37,11 @@ void preload_exit(int status) __asm__("_exit") __attribute__((noreturn));
 
 void sockets_start(void)
 {
+	struct in_addr self;
+
 	sockets = msock__sockets(true);
+	if (sockets && !msock_self(&self))
+		setenv("MSOCK_ADDRESS", inet_ntoa(self), 1);
 }
 
 /* A vfork child runs on the member's memory: it makes sockets of the kernel. */
