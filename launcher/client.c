@@ -5,6 +5,7 @@
 #include <endian.h>
 #include <errno.h>
 #include <poll.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +16,10 @@
 
 #include "proto/helpers.h"
 #include "proto/link.h"
+#include "proto/net.h"
 #include "proto/wire.h"
+
+enum { HOST_MS = 45000 }; /* the coordinator's limit for a host to join is 30 s */
 
 struct client {
 	int fd;
@@ -165,4 +169,49 @@ Ms__Msg *client_receive(struct client *c, int timeout_ms)
 		msg = ms__msg__unpack(NULL, head, frame);
 	free(frame);
 	return msg;
+}
+
+static int ask_host(struct client *c, Ms__HostRequest *q, bool *unknown, char *why, size_t size)
+{
+	Ms__Msg *msg = client_send(c, LINK_MSG(HOST_REQUEST, host_request, q)) ? NULL : client_receive(c, HOST_MS);
+	int rc = -1;
+
+	if (!msg || msg->body_case != MS__MSG__BODY_HOST_ANSWER) {
+		snprintf(why, size, "job %s has ended", c->job);
+	} else {
+		rc = *msg->host_answer->error ? -1 : 0;
+		*unknown = msg->host_answer->unknown;
+		snprintf(why, size, "%s", msg->host_answer->error);
+	}
+	if (msg)
+		ms__msg__free_unpacked(msg, NULL);
+	return rc;
+}
+
+int client_host(struct client *c, const char *host, char *why, size_t size)
+{
+	Ms__HostRequest q = MS__HOST_REQUEST__INIT;
+	bool unknown = false;
+	int rc;
+
+	q.host = (char *)host;
+	rc = ask_host(c, &q, &unknown, why, size);
+	if (!unknown)
+		return rc;
+	/* Here and not in the coordinator: to find an address may take long. */
+	if (!net_resolve(host, &q.ip)) {
+		snprintf(why, size, "host %s is not one of the job's hosts, and its name is unknown", host);
+		return rc; /* known but lost: the move tells why it cannot be */
+	}
+	return ask_host(c, &q, &unknown, why, size);
+}
+
+int client_drop(struct client *c, const char *host, char *why, size_t size)
+{
+	Ms__HostRequest q = MS__HOST_REQUEST__INIT;
+	bool unknown;
+
+	q.host = (char *)host;
+	q.drop = 1;
+	return ask_host(c, &q, &unknown, why, size);
 }

@@ -17,4 +17,9 @@ int client_send(struct client *c, const Ms__Msg *msg);
 /* The next message, to be freed with ms__msg__free_unpacked; NULL: none in time, or the job has ended. */
 Ms__Msg *client_receive(struct client *c, int timeout_ms);
 
+/* The host is in the job, or joins it now if its name has an address. 0, or -1 with one line in why. */
+int client_host(struct client *c, const char *host, char *why, size_t size);
+/* The host leaves the job. */
+int client_drop(struct client *c, const char *host, char *why, size_t size);
+
 #endif

@@ -11,6 +11,7 @@
 
 #include "master.h"
 #include "history.h"
+#include "join.h"
 #include "move.h"
 #include "proto/door.h"
 #include "proto/helpers.h"
@@ -25,17 +26,21 @@ struct guest { /* has called on TCP and not yet said who it is */
 	struct coord *c;
 };
 
-void host_add(struct coord *c, const char *name)
+struct host *host_add(struct coord *c, const char *name)
 {
-	struct host *h = host_find(c, name) ? NULL : calloc(1, sizeof(*h));
+	struct host *h = host_find(c, name);
 
+	if (h)
+		return h;
+	h = calloc(1, sizeof(*h));
 	if (!h)
-		return;
+		log_die("out of memory");
 	h->c = c;
 	h->name = strdup(name);
 	h->says = strdup("");
 	h->shell.stdin_fd = h->shell.err_fd = -1;
 	TAILQ_INSERT_TAIL(&c->hosts, h, entry);
+	return h;
 }
 
 struct host *host_find(struct coord *c, const char *name)
@@ -43,7 +48,7 @@ struct host *host_find(struct coord *c, const char *name)
 	struct host *h;
 
 	TAILQ_FOREACH(h, &c->hosts, entry)
-	if (!strcmp(h->name, name))
+	if (!h->dropped && !strcmp(h->name, name))
 		return h;
 	return NULL;
 }
@@ -73,6 +78,21 @@ void host_resolve_all(struct coord *c)
 		h->ip = c->ip;
 }
 
+static void host_lost(struct host *h, const char *why)
+{
+	if (h->lost || h->c->ending)
+		return;
+	if (join_failed(h, why))
+		return;
+	h->lost = true;
+	if (!h->c->ready)
+		coord_fail(h->c, "host %s: %s", h->name, why);
+	log_say(LOG_INFO, "host %s is lost: %s", h->name, why);
+	move_host_lost(h, why);
+	rank_host_lost(h, why);
+	tool_host_lost(h);
+}
+
 static void start_host(struct coord *c, struct host *h, const char *path)
 {
 	char *words[] = { shell_word(path, !h->local), shell_word(h->name, !h->local) };
@@ -87,10 +107,33 @@ static void start_host(struct coord *c, struct host *h, const char *path)
 	argv[n++] = "--host";
 	argv[n++] = words[1];
 	if (shell_start(c, &h->shell, argv, h->ip, !h->local))
-		coord_fail(c, "cannot start a process for %s: %s", h->name, strerror(errno));
+		host_lost(h, strerror(errno));
 	free(argv);
 	free(words[0]);
 	free(words[1]);
+}
+
+void host_start(struct host *h)
+{
+	char path[4096];
+
+	if (helpers_find("msdaemon", path, sizeof(path)))
+		start_host(h->c, h, path);
+	else
+		host_lost(h, "msdaemon is missing here");
+}
+
+void host_drop(struct host *h)
+{
+	Ms__Shutdown bye = MS__SHUTDOWN__INIT;
+
+	h->lost = h->dropped = true;
+	link_send(h->link, LINK_MSG(SHUTDOWN, shutdown, &bye));
+	link_flush(h->link, 100);
+	if (h->link)
+		link_destroy(h->link);
+	h->link = NULL;
+	shell_close(&h->shell);
 }
 
 void host_start_all(struct coord *c)
@@ -142,19 +185,6 @@ static void daemon_message(struct link *l, const Ms__Msg *msg, void *user)
 	}
 }
 
-static void host_lost(struct host *h, const char *why)
-{
-	if (h->lost || h->c->ending)
-		return;
-	h->lost = true;
-	if (!h->c->ready)
-		coord_fail(h->c, "host %s: %s", h->name, why);
-	log_say(LOG_INFO, "host %s is lost: %s", h->name, why);
-	move_host_lost(h, why);
-	rank_host_lost(h, why);
-	tool_host_lost(h);
-}
-
 static void daemon_down(struct link *l, const char *why, void *user)
 {
 	struct host *h = user;
@@ -171,7 +201,7 @@ static void guest_message(struct link *l, const Ms__Msg *msg, void *user)
 	struct guest *g = user;
 	struct coord *c = g->c;
 	const Ms__Hello *hello = msg->hello;
-	struct host *h;
+	struct host *h = NULL;
 
 	if (msg->body_case != MS__MSG__BODY_HELLO || hello->version != MS_WIRE_VERSION)
 		goto refuse;
@@ -189,6 +219,8 @@ static void guest_message(struct link *l, const Ms__Msg *msg, void *user)
 	}
 	free(g);
 	coord_check_ready(c);
+	if (h)
+		join_up(h);
 	return;
 refuse:
 	log_say(LOG_WARN, "a caller of unknown kind or other version was turned away");

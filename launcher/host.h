@@ -15,6 +15,8 @@ struct host {
 	struct shell shell;
 	struct link *link; /* NULL: not up (yet, or any more) */
 	bool lost;
+	bool dropped;      /* left the job: nobody finds it any more; lost, too */
+	struct join *join; /* it is on its way into a running job; owned by join.c */
 	struct event *grace; /* its process has ended, the link not yet */
 	uint16_t mesh_port;
 	char *says;
@@ -22,8 +24,12 @@ struct host {
 };
 
 /* A name twice is one host. */
-void host_add(struct coord *c, const char *name);
+struct host *host_add(struct coord *c, const char *name);
 struct host *host_find(struct coord *c, const char *name);
+/* Start its daemon. */
+void host_start(struct host *h);
+/* It leaves the job; no rank lives there. */
+void host_drop(struct host *h);
 /* Resolve all, choose our own address. */
 void host_resolve_all(struct coord *c);
 /* Start daemons, all at once; their links come by host_accept. */

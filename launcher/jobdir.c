@@ -61,7 +61,8 @@ int jobdir_write_job(struct coord *c)
 	int rc;
 
 	TAILQ_FOREACH(h, &c->hosts, entry)
-	json_array_append_new(hosts, json_string(h->name));
+	if (!h->dropped)
+		json_array_append_new(hosts, json_string(h->name));
 	job = json_pack("{s:s, s:i, s:i, s:o}", "job", c->job, "mpiexec", (int)getppid(), "coordinator", (int)getpid(),
 			"hosts", hosts);
 	snprintf(path, sizeof(path), "%s/job.json", c->dir);

@@ -59,6 +59,16 @@ static const struct host *host_of(const struct master *s)
 	return h && !h->lost && s->quick < MASTER_TRIES ? h : NULL;
 }
 
+bool master_is_on(const struct host *h)
+{
+	const struct master *s;
+
+	TAILQ_FOREACH(s, &h->c->masters, entry)
+	if (host_of(s) == h)
+		return true;
+	return false;
+}
+
 static int start(struct master *s)
 {
 	const struct host *h = host_of(s);

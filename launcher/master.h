@@ -8,6 +8,7 @@
 #define LAUNCHER_MASTER_H
 
 #include "coord.h"
+#include "host.h"
 #include "proto/conf.h"
 #include "shell.h"
 
@@ -33,6 +34,8 @@ void master_add(struct coord *c, const struct conf_subnet *s);
 void master_start_all(struct coord *c);
 /* A caller that says it is one; false: it is none of ours. */
 bool master_hello(struct coord *c, struct link *l, const Ms__Hello *hello);
+/* Does a server run, or is one to run, on the host? */
+bool master_is_on(const struct host *h);
 bool master_all_up(const struct coord *c);
 /* To the one that serves the address; lost when it is not up: it asks again for what it needs. */
 void master_send(struct coord *c, uint32_t virtual_ip, const Ms__Msg *msg);

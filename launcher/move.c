@@ -359,6 +359,16 @@ void move_tool_gone(struct coord *c, struct link *tool)
 		v->tool = NULL;
 }
 
+bool move_touches(const struct host *h)
+{
+	struct move *v;
+
+	LIST_FOREACH(v, &h->c->moves, entry)
+	if (v->from == h || v->to == h)
+		return true;
+	return false;
+}
+
 void move_progress(struct coord *c, const Ms__Progress *p)
 {
 	struct move *v = find(c, p->member, p->m);

@@ -15,6 +15,9 @@ void move_request(struct coord *c, struct link *tool, const Ms__MoveRequest *q);
 /* The tool has gone: the move goes on, nobody is told. */
 void move_tool_gone(struct coord *c, struct link *tool);
 
+/* Does a move that is not over come from the host or go there? */
+bool move_touches(const struct host *h);
+
 void move_pong(struct host *h, uint64_t request);
 void move_want_commit(struct host *h, const Ms__WantCommit *w);
 void move_want_abort(struct host *h, const Ms__WantAbort *w);

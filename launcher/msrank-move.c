@@ -4,6 +4,7 @@
  *
  *   msrank-move [--job JOB] RANKS HOST [--via auto|drain|mirror] [--no-precopy] [--timeout S] [--json]
  *   msrank-move [--job JOB] --evacuate HOST [options]
+ *   msrank-move [--job JOB] --drop HOST
  */
 #include <getopt.h>
 #include <jansson.h>
@@ -23,8 +24,10 @@ enum { MOVE_GRACE_MS = 10000, MOVE_DEFAULT_S = 60, EXIT_NOT_MOVED = 1, EXIT_STIL
 static const char usage[] =
 	"usage: msrank-move [--job JOB] RANKS HOST [options]\n"
 	"       msrank-move [--job JOB] --evacuate HOST [options]\n"
-	"Moves ranks of a running job to another of its hosts. RANKS: 2, 0.2, 1.0-3, 0,2-3.\n"
+	"       msrank-move [--job JOB] --drop HOST\n"
+	"Moves ranks of a running job to another host, which joins the job if need be. RANKS: 2, 0.2, 1.0-3, 0,2-3.\n"
 	"  --evacuate HOST  move every rank off HOST, each to where it finds processors and memory\n"
+	"  --drop HOST      HOST, which has no rank, leaves the job; with --evacuate after that\n"
 	"  --job JOB        need not be named when you have just one\n"
 	"  --via WAY        auto (default), drain: nothing is left on the old host, or mirror\n"
 	"  --no-precopy     stop and copy\n"
@@ -36,6 +39,7 @@ static const char usage[] =
 struct wish {
 	const char *job, *host, *ranks;
 	const char *evacuate; /* a host, or NULL */
+	const char *drop;     /* a host that leaves the job, or NULL */
 	Ms__MoveRequest request;
 	bool json;
 };
@@ -121,6 +125,7 @@ static bool take_options(int argc, char **argv, struct wish *w)
 		{ "no-precopy", no_argument, NULL, 'n' },     { "timeout", required_argument, NULL, 't' },
 		{ "json", no_argument, NULL, 'j' },           { "help", no_argument, NULL, 'h' },
 		{ "evacuate", required_argument, NULL, 'e' }, { "fault", required_argument, NULL, 'f' },
+		{ "drop", required_argument, NULL, 'r' },
 		{ "drain-ms", required_argument, NULL, 'd' }, { NULL, 0, NULL, 0 }
 	};
 	double seconds = MOVE_DEFAULT_S;
@@ -146,6 +151,9 @@ static bool take_options(int argc, char **argv, struct wish *w)
 		case 'e':
 			w->evacuate = optarg;
 			break;
+		case 'r':
+			w->drop = optarg;
+			break;
 		case 'f':
 			w->request.fault = optarg;
 			break;
@@ -159,10 +167,10 @@ static bool take_options(int argc, char **argv, struct wish *w)
 			return false;
 		}
 	}
-	if (argc - optind != (w->evacuate ? 0 : 2) || via < 0 || seconds <= 0 || seconds > 1e6)
+	if (argc - optind != (w->evacuate || w->drop ? 0 : 2) || via < 0 || seconds <= 0 || seconds > 1e6)
 		return false;
-	w->ranks = w->evacuate ? NULL : argv[optind];
-	w->host = w->evacuate ? NULL : argv[optind + 1];
+	w->ranks = w->evacuate || w->drop ? NULL : argv[optind];
+	w->host = w->evacuate || w->drop ? NULL : argv[optind + 1];
 	w->request.via = (uint32_t)via;
 	w->request.timeout_ms = (uint32_t)(seconds * 1000);
 	return true;
@@ -177,10 +185,16 @@ static int worse(int a, int b)
 static int move_list(struct client *c, struct wish *w)
 {
 	struct ranks ranks;
+	char why[1200];
 	int rc = 0;
 
 	if (ranks_parse(w->ranks, &ranks)) {
 		fprintf(stderr, "msrank-move: %s is no list of ranks (2, 0.2, 1.0-3, 0,2-3)\n", w->ranks);
+		return EXIT_NOT_MOVED;
+	}
+	if (client_host(c, w->host, why, sizeof(why))) {
+		fprintf(stderr, "msrank-move: %s\n", why);
+		ranks_clear(&ranks);
 		return EXIT_NOT_MOVED;
 	}
 	w->request.host = (char *)w->host;
@@ -262,7 +276,11 @@ int main(int argc, char **argv)
 		fprintf(stderr, "msrank-move: %s\n", why);
 		return EXIT_NOT_MOVED;
 	}
-	rc = w.evacuate ? evacuate(c, &w) : move_list(c, &w);
+	rc = w.evacuate ? evacuate(c, &w) : w.drop ? 0 : move_list(c, &w);
+	if (w.drop && !rc && client_drop(c, w.drop, why, sizeof(why))) {
+		fprintf(stderr, "msrank-move: %s\n", why);
+		rc = EXIT_NOT_MOVED;
+	}
 	client_close(c);
 	return rc;
 }

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "history.h"
+#include "join.h"
 #include "move.h"
 #include "proto/log.h"
 #include "rank.h"
@@ -75,7 +76,7 @@ static void census_fill(struct census *s)
 	TAILQ_FOREACH(r, &s->c->ranks, entry)
 	s->count++;
 	TAILQ_FOREACH(h, &s->c->hosts, entry)
-	s->host_count++;
+	s->host_count += !h->dropped;
 	s->ranks = calloc(s->count + 1, sizeof(*s->ranks));
 	s->hosts = calloc(s->host_count + 1, sizeof(*s->hosts));
 	if (!s->ranks || !s->hosts)
@@ -97,8 +98,11 @@ static void census_fill(struct census *s)
 	}
 	TAILQ_FOREACH(h, &s->c->hosts, entry)
 	{
-		Ms__HostState *e = &s->hosts[s->host_count++];
+		Ms__HostState *e;
 
+		if (h->dropped)
+			continue;
+		e = &s->hosts[s->host_count++];
 		ms__host_state__init(e);
 		e->name = h->name;
 		e->up = h->link != NULL;
@@ -200,6 +204,9 @@ static void tool_message(struct link *l, const Ms__Msg *msg, void *user)
 	case MS__MSG__BODY_MOVE_REQUEST:
 		move_request(c, l, msg->move_request);
 		break;
+	case MS__MSG__BODY_HOST_REQUEST:
+		join_request(c, l, msg->host_request);
+		break;
 	case MS__MSG__BODY_PS_REQUEST:
 		census_begin(c, l);
 		break;
@@ -214,6 +221,7 @@ static void tool_down(struct link *l, const char *why, void *user)
 	struct census *s;
 
 	move_tool_gone(c, l);
+	join_tool_gone(c, l);
 	LIST_FOREACH(s, &c->censuses, entry)
 	if (s->tool == l)
 		s->tool = NULL;

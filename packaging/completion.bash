@@ -25,7 +25,7 @@ _msock() {
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
 		--job) _msock_job=${COMP_WORDS[++i]} ;;
-		--via | --timeout | --evacuate | --host) i=$((i + 1)) ;;
+		--via | --timeout | --evacuate | --drop | --host | --policy | --every | --moves | --watch) i=$((i + 1)) ;;
 		-*) ;;
 		*) plain=$((plain + 1)) ;;
 		esac
@@ -35,7 +35,7 @@ _msock() {
 		COMPREPLY=($(compgen -W "$(_msock_jobs)" -- "$word"))
 		return
 		;;
-	--evacuate)
+	--evacuate | --drop)
 		COMPREPLY=($(compgen -W "$(_msock_values host)" -- "$word"))
 		return
 		;;
@@ -43,7 +43,11 @@ _msock() {
 		COMPREPLY=($(compgen -W "auto drain mirror" -- "$word"))
 		return
 		;;
-	--timeout) return ;;
+	--policy)
+		COMPREPLY=($(compgen -W "greedy refine comm" -- "$word"))
+		return
+		;;
+	--timeout | --every | --moves | --watch) return ;;
 	--host)
 		COMPREPLY=($(compgen -A hostname -- "$word"))
 		return
@@ -63,5 +67,5 @@ _msock() {
 	fi
 }
 
-complete -F _msock msrank-move msrank-ps
+complete -F _msock msrank-balance msrank-move msrank-ps msrank-top
 complete -o filenames -F _msock msrun

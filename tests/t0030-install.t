@@ -54,7 +54,10 @@ def pages(directory):
     text = ""
     for page in sorted(glob.glob(os.path.join(TOP, "doc", "man", "*.[1-8]"))):
         installed = os.path.join(man, f"man{page[-1]}", os.path.basename(page))
-        tap.ok(os.path.exists(installed), f"{os.path.basename(page)} is installed")
+        if os.path.basename(page) == "msrank-top.1" and not os.path.exists(os.path.join(BUILD, "msrank-top")):
+            tap.skip("msrank-top.1 is installed", "there is no ncurses here")
+        else:
+            tap.ok(os.path.exists(installed), f"{os.path.basename(page)} is installed")
         with open(page, encoding="utf-8") as file:
             text += file.read()
         if shutil.which("groff"):
@@ -82,7 +85,7 @@ def completion(directory, commands):
         if not tap.ok(os.path.exists(script), f"{name} has completion"):
             continue
         offered = completes(script, [os.path.join(BUILD, name), "-"])
-        tap.ok("--job" in offered or "--json" in offered, f"{name}: its options are completed", offered)
+        tap.ok(offered - {"--help"}, f"{name}: its options are completed", offered)
     tap.equal(completes(os.path.join(place, "msrank-move"), ["msrank-move", "--via", "d"]), {"drain"}, "a value is completed")
 
 

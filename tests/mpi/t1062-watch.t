@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""What is shown of a job: msrank-ps with load, memory and who talks to whom, the last moves; and a host that is emptied."""
+"""What is shown of a job: msrank-ps with load, memory and who talks to whom, the last moves; a host that is emptied; a host
+that joins because a rank is moved there, and leaves again."""
 import json
 import os
 import sys
@@ -68,13 +69,61 @@ def empty_host(place, job):
     tap.ok(status == 1 and err.count("\n") == 1 and "no-such-host" in err, "a host that is none is refused", err)
 
 
+def hosts(place):
+    return [h["host"] for h in ps(place, "--json")["hosts"]]
+
+
+def joins(place, job, new):
+    """A host that mpiexec was not told of."""
+    before, home = hosts(place), job.where(1)
+    tap.ok(new not in before, f"{place.name}: {new} is not in the job", before)
+    status, reports, err = job.move(1, new)
+    tap.ok(status == 0 and reports[0]["committed"] and job.where(1) == new, f"{place.name}: a rank is moved to it, so it joins",
+           f"{status} {reports} {err}\n{job.story()}")
+    tap.equal(hosts(place), before + [new], f"{place.name}: it is shown")
+    move = lambda *words: place.call([jobs.command("msrank-move"), *words], 120)
+    status, _, err = move("--drop", new)
+    tap.ok(status == 1 and err.count("\n") == 1 and "still has ranks" in err, f"{place.name}: with a rank it cannot be dropped", err)
+    status, _, err = move("--evacuate", new, "--drop", new)
+    tap.ok(status == 0 and new not in hosts(place), f"{place.name}: it is emptied and dropped", f"{status} {err}")
+    tap.ok(job.where(1) in before, f"{place.name}: its rank is on another host")
+    status, _, err = move("--drop", new)
+    tap.ok(status == 1 and err.count("\n") == 1 and "not one of" in err, f"{place.name}: dropped twice is refused", err)
+    status, reports, err = job.move(1, new)
+    tap.ok(status == 0 and job.where(1) == new, f"{place.name}: it joins again", f"{status} {reports} {err}\n{job.story()}")
+    status, reports, err = job.move(1, home)
+    tap.ok(status == 0, f"{place.name}: and back", f"{status} {reports} {err}")
+
+
+def joins_in_lab():
+    place = jobs.Lab(3)
+    try:
+        job = jobs.Job(place, [jobs.program("exchange"), "65536", os.path.join(place.shared, "stop")], 3, hosts=place.hosts[:2])
+        if tap.ok(job.wait_line("^rank 1: round 2 "), "lab: the job runs", job.story()):
+            joins(place, job, "h3")
+            status, reports, err = job.move(1, "127.0.0.9")
+            tap.ok(status == 0, "lab: so does the launch host, by a name of its own", f"{status} {reports} {err}")
+            open(os.path.join(place.shared, "stop"), "w", encoding="ascii").close()
+            jobs.job_ended(job, job.wait(), what="lab: the job")
+        tap.equal(place.leftovers(), [], "lab: nothing is left")
+    finally:
+        place.close()
+
+
 def test():
+    if os.geteuid() == 0:
+        joins_in_lab()
+    else:
+        tap.skip("the lab", "needs root")
     for place in jobs.places(jobs.User):
         job = jobs.Job(place, [jobs.program("heat2d"), "256", "1000000"], RANKS)
         if tap.ok(job.wait_line("^heat2d:"), "the job runs", job.story()):
             figures(place)
             talk(place)
             empty_host(place, job)
+            joins(place, job, "127.0.0.9")
+            status, _, err = job.move(1, "192.0.2.1")
+            tap.ok(status == 1 and err.count("\n") == 1 and "192.0.2.1" in err, "a host that cannot reach 127.0.0.N is refused", err)
         job.child.send_signal(15)
         job.wait()
         tap.equal(place.leftovers(), [], "nothing is left")

@@ -1,0 +1,198 @@
+/* SPDX-License-Identifier: MIT */
+#include "balance.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { BALANCE_NORM = 12 }; /* the power of the mean that stands for the maximum */
+
+static const double guess_base_s = 0.3, guess_bytes_s = 100e6, load_least = 0.02, step_least = 0.02;
+
+extern const struct policy policy_greedy, policy_refine, policy_comm;
+const struct policy *const balance_policies[] = { &policy_greedy, &policy_refine, &policy_comm, NULL };
+
+const struct policy *balance_policy(const char *name)
+{
+	for (const struct policy *const *p = balance_policies; *p; p++)
+		if (!strcmp((*p)->name, name))
+			return *p;
+	return NULL;
+}
+
+/* A rank's share of a step's work; one that nothing is known of is as heavy as they come. */
+static double work(const struct cluster_rank *r)
+{
+	return r->load < 0 ? 1 : r->load > load_least ? r->load : load_least;
+}
+
+/* Processors that the ranks of a machine get: what others leave, or their fair share. */
+static double capacity(const struct machine *m)
+{
+	double cores = m->cores > 0 ? m->cores : 1, left = cores - m->foreign;
+	double fair = m->ranks ? cores * m->ranks / (m->ranks + ceil(m->foreign)) : left;
+
+	return left > fair ? left : fair;
+}
+
+double balance_machine_time(const struct cluster *c, size_t machine)
+{
+	double sum = 0, most = 0, has = capacity(&c->machines[machine]);
+
+	for (size_t i = 0; i < c->rank_count; i++) {
+		double w = work(&c->ranks[i]);
+
+		if (c->hosts[c->ranks[i].host].machine != machine)
+			continue;
+		sum += w;
+		most = w > most ? w : most;
+	}
+	if (sum <= 0)
+		return 0;
+	most /= has < 1 ? has : 1; /* one rank's work is not divided; threads of a rank are not known of */
+	return sum / has > most ? sum / has : most;
+}
+
+double balance_time(const struct balance *b)
+{
+	double sum = 0, most = 0;
+
+	for (size_t i = 0; i < b->c->machine_count; i++) {
+		double t = balance_machine_time(b->c, i);
+
+		most = t > most ? t : most;
+	}
+	for (size_t i = 0; most > 0 && i < b->c->machine_count; i++)
+		sum += pow(balance_machine_time(b->c, i) / most, BALANCE_NORM);
+	return most * pow(sum, 1.0 / BALANCE_NORM);
+}
+
+bool balance_may(const struct balance *b, size_t rank, size_t host)
+{
+	const struct cluster_rank *r = &b->c->ranks[rank];
+
+	return r->movable && b->c->hosts[host].up && b->c->hosts[r->host].machine != b->c->hosts[host].machine &&
+	       cluster_fits(b->c, r, host) && !(b->moved_s[rank] >= 0 && b->moved_s[rank] < b->limits.settle_s);
+}
+
+double balance_after(const struct balance *b, const struct policy *p, size_t rank, size_t host)
+{
+	struct cluster_rank before = b->c->ranks[rank];
+	struct machine machines[2];
+	size_t from = b->c->hosts[before.host].machine, to = b->c->hosts[host].machine;
+	double t;
+
+	machines[0] = b->c->machines[from];
+	machines[1] = b->c->machines[to];
+	cluster_moved(b->c, &b->c->ranks[rank], host);
+	t = p->time(b);
+	b->c->hosts[before.host].ranks++;
+	b->c->hosts[host].ranks--;
+	b->c->machines[from] = machines[0];
+	b->c->machines[to] = machines[1];
+	b->c->ranks[rank] = before;
+	return t;
+}
+
+void balance_weigh(const struct balance *b, struct balance_step *s)
+{
+	double bytes = (double)b->c->ranks[s->rank].bytes;
+
+	s->gain_s = s->before > 0 ? b->limits.horizon_s * (1 - s->after / s->before) : 0;
+	s->cost_s = b->cost_s >= 0 ? b->cost_s : guess_base_s + bytes / guess_bytes_s;
+}
+
+bool balance_worth(const struct balance *b, const struct balance_step *s)
+{
+	return s->gain_s >= b->limits.gain_min * b->limits.horizon_s && s->gain_s >= b->limits.worth * s->cost_s;
+}
+
+struct snapshot { /* of what moves change */
+	struct machine *machines;
+	struct place *hosts;
+	struct cluster_rank *ranks;
+};
+
+static void *copy(const void *list, size_t size)
+{
+	void *to = malloc(size + 1);
+
+	if (!to)
+		abort();
+	return memcpy(to, list, size);
+}
+
+static void snapshot_take(const struct cluster *c, struct snapshot *s)
+{
+	s->machines = copy(c->machines, c->machine_count * sizeof(*c->machines));
+	s->hosts = copy(c->hosts, c->host_count * sizeof(*c->hosts));
+	s->ranks = copy(c->ranks, c->rank_count * sizeof(*c->ranks));
+}
+
+static void snapshot_restore(struct cluster *c, struct snapshot *s)
+{
+	memcpy(c->machines, s->machines, c->machine_count * sizeof(*c->machines));
+	memcpy(c->hosts, s->hosts, c->host_count * sizeof(*c->hosts));
+	memcpy(c->ranks, s->ranks, c->rank_count * sizeof(*c->ranks));
+	free(s->machines);
+	free(s->hosts);
+	free(s->ranks);
+}
+
+static void make_step(struct balance *b, const struct balance_step *s)
+{
+	cluster_moved(b->c, &b->c->ranks[s->rank], s->to);
+	b->c->ranks[s->rank].movable = false; /* once a round */
+}
+
+/* As far as each move still brings something: several equally slow machines get faster only together. */
+static unsigned look_ahead(struct balance *b, const struct policy *p, struct balance_step *steps)
+{
+	unsigned n = 0;
+
+	while (n < b->limits.moves) {
+		struct balance_step *s = &steps[n];
+
+		*s = (struct balance_step){ 0 };
+		if (!p->next(b, s))
+			break;
+		s->from = b->c->ranks[s->rank].host;
+		s->before = p->time(b);
+		s->after = balance_after(b, p, s->rank, s->to);
+		balance_weigh(b, s);
+		n++;
+		if (s->after > (1 - step_least) * s->before)
+			break;
+		make_step(b, s);
+	}
+	return n;
+}
+
+unsigned balance_plan(struct balance *b, const struct policy *p, struct balance_step *steps,
+		      struct balance_step *rejected, bool *has_rejected)
+{
+	struct snapshot before;
+	unsigned n, best = 0;
+	double most = 0, cost = 0;
+
+	snapshot_take(b->c, &before);
+	n = look_ahead(b, p, steps);
+	snapshot_restore(b->c, &before);
+	for (unsigned i = 0; i < n; i++) { /* the first i + 1 of them, as one */
+		struct balance_step all = steps[i];
+
+		all.before = steps[0].before;
+		balance_weigh(b, &all);
+		all.cost_s = cost += steps[i].cost_s;
+		if (!balance_worth(b, &all) || all.gain_s - cost <= most)
+			continue;
+		most = all.gain_s - cost;
+		best = i + 1;
+	}
+	for (unsigned i = 0; i < best; i++)
+		make_step(b, &steps[i]);
+	*has_rejected = !best && n;
+	if (*has_rejected)
+		*rejected = steps[0];
+	return best;
+}

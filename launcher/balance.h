@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * balance.h - which ranks should be elsewhere: a model of a job's speed, policies that propose moves, and the test
+ * whether a move is worth its cost.
+ *
+ * The model: a job goes on in steps, each rank has its share of a step's work, and a step takes as long as the slowest
+ * machine needs.  What a rank waits it sleeps, so the processor time that it used lately is its share of the work.
+ * Other people's load on a machine competes with the ranks for the processors.
+ */
+#ifndef LAUNCHER_BALANCE_H
+#define LAUNCHER_BALANCE_H
+
+#include "cluster.h"
+
+struct balance_limits {
+	double horizon_s; /* a move must pay within this */
+	double gain_min;  /* share of a step that a round must save: less is noise */
+	double worth;     /* its gain must be so many times the cost of its moves */
+	double settle_s;  /* a rank that moved stays for so long */
+	unsigned moves;   /* at most, a round */
+};
+
+#define BALANCE_LIMITS                                                                                                 \
+	{ .horizon_s = 60, .gain_min = 0.10, .worth = 2, .settle_s = 30, .moves = 4 }
+
+struct balance {
+	struct cluster *c;    /* borrowed; a plan changes it */
+	const double *moved_s; /* borrowed; by rank: how long ago it moved; negative: it did not */
+	double cost_s;        /* of a move as measured; negative: none was, it is guessed by the memory */
+	struct balance_limits limits;
+};
+
+struct balance_step {
+	size_t rank, from, to; /* indices */
+	double before, after;  /* time of a step, the present one being 1 */
+	double gain_s, cost_s;
+};
+
+/* How a policy looks: the next move that it would make, or false. It must fit the memory and the settling time. */
+struct policy {
+	const char *name, *help;
+	bool (*next)(const struct balance *b, struct balance_step *out);
+	double (*time)(const struct balance *b); /* what it makes small; balance_time but for those that weigh more */
+};
+
+/* NULL at the end. */
+extern const struct policy *const balance_policies[];
+const struct policy *balance_policy(const char *name);
+
+/* Time of a step on the slowest machine; a little more if others are nearly as slow. */
+double balance_time(const struct balance *b);
+/* Time of a step on one machine as it is now. */
+double balance_machine_time(const struct cluster *c, size_t machine);
+/* May it go there at all? */
+bool balance_may(const struct balance *b, size_t rank, size_t host);
+/* What `time` would be. */
+double balance_after(const struct balance *b, const struct policy *p, size_t rank, size_t host);
+/* Fills in gain and cost from before and after. */
+void balance_weigh(const struct balance *b, struct balance_step *s);
+bool balance_worth(const struct balance *b, const struct balance_step *s);
+
+/*
+ * The moves to make now, at most limits.moves, for which steps has room; the cluster is changed as if they had been
+ * made.  Returns how many; if none is worth it *rejected is the first of them, if *has_rejected.
+ */
+unsigned balance_plan(struct balance *b, const struct policy *p, struct balance_step *steps,
+		      struct balance_step *rejected, bool *has_rejected);
+
+#endif
