@@ -328,12 +328,15 @@ void pump_state_send(struct pump *p, uint64_t m, struct link *target)
 
 bool pump_state_put(struct pump *p, const Ms__PumpState *state)
 {
+	unsigned seen = 0;
+
 	for (size_t i = 0; i < state->n_channels; i++) {
 		const Ms__PumpChannel *s = state->channels[i];
 		struct pump_channel *c = &p->channel[s->channel < MS_CHANNELS ? s->channel : 0];
 
-		if (s->channel >= MS_CHANNELS || c->end < 0)
+		if (s->channel >= MS_CHANNELS || c->end < 0 || seen >> s->channel & 1)
 			return false;
+		seen |= 1u << s->channel;
 		c->in.next = s->in_offset + s->in_bytes.len;
 		c->in.eof = s->in_eof;
 		evbuffer_add(c->in.bytes, s->in_bytes.data, s->in_bytes.len);

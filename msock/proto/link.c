@@ -194,7 +194,7 @@ static bool read_frame(struct link *l)
 	if (evbuffer_copyout(in, &head, sizeof(head)) != sizeof(head))
 		return false;
 	size = le32toh(head);
-	if (size > LINK_FRAME_MAX + extra || size < extra) {
+	if (size > LINK_FRAME_MAX + extra || size <= extra) { /* no message is empty */
 		link_down(l, "a frame of impossible size");
 		return false;
 	}
