@@ -46,6 +46,15 @@ int msock_self(struct in_addr *addr);
 /* Name of the host that the process is on now, NUL-terminated; changes with a move. */
 int msock_hostname(char *name, size_t size);
 
+/* What moving has cost this process so far. */
+struct msock_stats {
+	unsigned long long moves;         /* that were committed */
+	unsigned long long frozen_ns;     /* in all of them: no thread ran */
+	unsigned long long relinks;       /* connections of its streams that were replaced, by own moves and the peers' */
+	unsigned long long carried_bytes; /* that the library took from an old connection ahead of the application */
+};
+int msock_stats(struct msock_stats *stats);
+
 /* Listen on a free port of the process's virtual address, given in *addr. */
 int msock_listen(int backlog, struct sockaddr_in *addr);
 

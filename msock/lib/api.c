@@ -154,6 +154,14 @@ API int msock_hostname(char *name, size_t size)
 	return 0;
 }
 
+API int msock_stats(struct msock_stats *stats)
+{
+	core_enter();
+	*stats = (struct msock_stats){ core.moves, core.frozen_ns, core.relinks, core.carried };
+	core_leave();
+	return 0;
+}
+
 API int msock_listen(int backlog, struct sockaddr_in *addr)
 {
 	struct listener *l;

@@ -32,6 +32,7 @@ struct core {
 	struct stream_self self;  /* of all streams but: */
 	struct stream_self local; /* of those of the member with itself: they are drained, whatever the way */
 	uint64_t relinks, carried; /* counted for M_STATS */
+	uint64_t moves, frozen_ns; /* committed moves, and the time that all threads were parked in them */
 };
 
 extern struct core core;

@@ -127,6 +127,8 @@ void move_resume(const void *message, size_t bytes)
 	move.phase = MOVE_NONE;
 	move.relinking = true;
 	move.stall_ns = image_frozen_ns();
+	core.moves++;
+	core.frozen_ns += image_frozen_ns();
 	engine_pause(false);
 	if (mirror_port)
 		mirror = mirror_create(mirror_ip, mirror_port, key);

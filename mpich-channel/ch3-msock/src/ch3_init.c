@@ -1,14 +1,46 @@
 /* SPDX-License-Identifier: MIT */
 /* The channel's start and end, and its hooks in the device's objects. */
 #include <msock.h>
+#include <stddef.h>
 
 #include "address.h"
 #include "connection.h"
 #include "handshake.h"
 #include "listener.h"
 
+/* MPI_T's variables of this channel are always there. */
+#define ENABLE_PVAR_MSOCK 1
+#define PVAR(name, member, text)                                                                                       \
+	MPIR_T_PVAR_COUNTER_REGISTER_DYNAMIC(MSOCK, MPI_UNSIGNED_LONG_LONG, name,                                      \
+					     (void *)offsetof(struct msock_stats, member), 1,                          \
+					     MPI_T_VERBOSITY_USER_BASIC, MPI_T_BIND_NO_OBJECT,                         \
+					     MPIR_T_PVAR_FLAG_READONLY | MPIR_T_PVAR_FLAG_CONTINUOUS, read_pvar, NULL, \
+					     "MSOCK", text)
+
 /* Changes when the channel's interface to the device changes. */
 char MPIDI_CH3_ABIVersion[] = "1.1";
+
+/* The variable's address is its place in struct msock_stats. */
+static void read_pvar(void *place, void *object, int count, void *value)
+{
+	struct msock_stats stats;
+
+	msock_stats(&stats);
+	memcpy(value, (const char *)&stats + (size_t)place, sizeof(unsigned long long));
+}
+
+static void register_pvars(void)
+{
+	static int done;
+
+	if (done)
+		return;
+	done = TRUE;
+	PVAR(msock_moves, moves, "how often this process has moved to another host");
+	PVAR(msock_frozen_ns, frozen_ns, "nanoseconds for which it stood still in its moves");
+	PVAR(msock_relinks, relinks, "connections that were replaced in its own moves and its peers'");
+	PVAR(msock_carried_bytes, carried_bytes, "bytes taken from a connection before it was replaced");
+}
 
 int MPIDI_CH3_Init(int has_parent, MPIDI_PG_t *pg, int pg_rank)
 {
@@ -18,6 +50,7 @@ int MPIDI_CH3_Init(int has_parent, MPIDI_PG_t *pg, int pg_rank)
 
 	mpi_errno = MPIDI_CH3I_Progress_init();
 	MPIR_ERR_CHECK(mpi_errno);
+	register_pvars();
 	mpi_errno = MPIDI_CH3I_BCInit(&card, &card_size);
 	MPIR_ERR_CHECK(mpi_errno);
 	mpi_errno = MPIDI_CH3_Get_business_card(pg_rank, card, card_size);
