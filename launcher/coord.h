@@ -29,6 +29,9 @@ struct coord {
 	uint8_t secret[SEAL_SECRET];
 	char dir[4096];
 	int dir_records; /* records.jsonl */
+	bool records_failed; /* the last line could not be written */
+	int kept_records; /* MSOCK_RECORDS: the same lines, for good; -1: not asked for */
+	const char *fault; /* MSOCK_FAULT or "" */
 	uint32_t ip;     /* as hosts are told; 127.0.0.1 if all are local */
 	uint32_t listen_ip;
 	uint16_t port;

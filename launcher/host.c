@@ -168,6 +168,12 @@ static void daemon_message(struct link *l, const Ms__Msg *msg, void *user)
 	case MS__MSG__BODY_WANT_ABORT:
 		move_want_abort(h, msg->want_abort);
 		break;
+	case MS__MSG__BODY_STEP:
+		move_step(h->c, msg->step);
+		break;
+	case MS__MSG__BODY_CHECKED:
+		move_checked(h, msg->checked);
+		break;
 	case MS__MSG__BODY_PROGRESS:
 		move_progress(h->c, msg->progress);
 		break;

@@ -31,6 +31,20 @@ static int make_user_dir(const char *dir, char *why, size_t size)
 	return 0;
 }
 
+/* The records go away with the job, unless there is a file to keep them. */
+static int keep_records(struct coord *c, char *why, size_t size)
+{
+	const char *path = getenv("MSOCK_RECORDS");
+
+	if (!path || !*path)
+		return 0;
+	c->kept_records = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	if (c->kept_records >= 0)
+		return 0;
+	snprintf(why, size, "MSOCK_RECORDS: cannot open %s: %s", path, strerror(errno));
+	return -1;
+}
+
 int jobdir_create(struct coord *c, char *why, size_t size)
 {
 	char parent[2048], path[4200];
@@ -50,7 +64,7 @@ int jobdir_create(struct coord *c, char *why, size_t size)
 		snprintf(why, size, "cannot make %s: %s", path, strerror(errno));
 		return -1;
 	}
-	return 0;
+	return keep_records(c, why, size);
 }
 
 int jobdir_write_job(struct coord *c)
@@ -71,6 +85,21 @@ int jobdir_write_job(struct coord *c)
 	return rc;
 }
 
+/* All of it or nothing: half a line would spoil the next one too. */
+static int write_line(int fd, const char *line, size_t size)
+{
+	ssize_t n = write(fd, line, size);
+	struct stat st;
+	int err = errno;
+
+	if (n == (ssize_t)size)
+		return 0;
+	if (n > 0 && !fstat(fd, &st) && S_ISREG(st.st_mode) && ftruncate(fd, st.st_size - n))
+		log_say(LOG_ERROR, "half a line cannot be taken back: %s", strerror(errno));
+	errno = n < 0 ? err : ENOSPC;
+	return -1;
+}
+
 int jobdir_record(struct coord *c, json_t *record)
 {
 	char *line = json_dumps(record, JSON_COMPACT);
@@ -80,10 +109,16 @@ int jobdir_record(struct coord *c, json_t *record)
 	json_decref(record);
 	if (line) {
 		line[size] = '\n'; /* in place of the NUL: one write, one line */
-		rc = write(c->dir_records, line, size + 1) == (ssize_t)size + 1 ? 0 : -1;
+		rc = write_line(c->dir_records, line, size + 1);
 	}
-	if (rc)
+	if (rc && !c->records_failed)
 		log_say(LOG_ERROR, "cannot write to %s/records.jsonl: %s", c->dir, strerror(errno));
+	c->records_failed = rc != 0;
+	if (line && c->kept_records >= 0 && write_line(c->kept_records, line, size + 1)) {
+		log_say(LOG_ERROR, "cannot write to the file of MSOCK_RECORDS, it ends here: %s", strerror(errno));
+		close(c->kept_records);
+		c->kept_records = -1;
+	}
 	free(line);
 	return rc;
 }

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 #include "move.h"
 
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "history.h"
 #include "jobdir.h"
 #include "proto/log.h"
+#include "step.h"
 
-enum { MOVE_PING_S = 3, MOVE_TIMEOUT_MS = 60000, MOVE_DRAIN_MS = 50 };
+enum { MOVE_FLUSH_MS = 1000, MOVE_PING_S = 3, MOVE_TIMEOUT_MS = 60000, MOVE_DRAIN_MS = 50 };
 
 /*
  *  PINGED -> BEGUN -> COMMITTED -> RESUMED -> (report: relinked, no mirror left)
@@ -38,10 +41,13 @@ struct move {
 	uint64_t m, ping;
 	Ms__MoveRequest request; /* strings not used after BEGUN but fault */
 	char *fault;
+	Ms__MoveOptions options;
+	bool events; /* the tool wants to hear of each step */
 	struct timespec began;
 	struct event *timer;
 	Ms__MoveReport report; /* strings are set when it is sent */
 	char tracking[16];
+	Ms__Checked checked; /* of a check */
 	bool relinked, mirror, mirror_done;
 };
 
@@ -65,6 +71,59 @@ static bool undecided(const struct move *v)
 	return v->state == MOVE_PINGED || v->state == MOVE_BEGUN;
 }
 
+static uint64_t now_ns(clockid_t clock)
+{
+	struct timespec t;
+
+	clock_gettime(clock, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+/* A fault at a step of ours: we die, or the target's host is cut off. What was sent before is on its way. */
+static void take_fault(struct move *v, const char *act)
+{
+	link_flush(v->to->link, MOVE_FLUSH_MS);
+	link_flush(v->from->link, MOVE_FLUSH_MS);
+	log_say(LOG_WARN, "fault %s", v->fault);
+	if (*act == 'd')
+		kill(getpid(), SIGKILL);
+	link_break(v->to->link);
+}
+
+static void tell_step(struct coord *c, struct move *v, const Ms__Step *s)
+{
+	json_t *line = step_json(s);
+
+	if (line && s->step != MS_STEP_SENDING) {
+		json_object_set_new(line, "job", json_string(c->job));
+		jobdir_record(c, line);
+	} else {
+		json_decref(line);
+	}
+	if (v && v->tool && v->events)
+		link_send(v->tool, LINK_MSG(STEP, step, (Ms__Step *)s));
+}
+
+/* A step of ours is done. */
+static void step(struct move *v, enum ms_step which, uint64_t a, uint64_t b, uint64_t c)
+{
+	uint64_t figures[MS_STEP_FIGURES] = { a, b, c };
+	const char *act = ms_fault_at(v->fault, which);
+	Ms__Step s = MS__STEP__INIT;
+
+	s.member = v->rank->id;
+	s.m = v->m;
+	s.step = which;
+	s.host = (char *)"";
+	s.mono_ns = now_ns(CLOCK_MONOTONIC);
+	s.wall_ns = now_ns(CLOCK_REALTIME);
+	s.n_figures = MS_STEP_FIGURES;
+	s.figures = figures;
+	tell_step(v->c, v, &s);
+	if (act)
+		take_fault(v, act);
+}
+
 static void report(struct move *v, const char *error)
 {
 	Ms__MoveReport *r = &v->report;
@@ -78,7 +137,9 @@ static void report(struct move *v, const char *error)
 	r->error = (char *)(error ? error : "");
 	r->tracking = v->tracking;
 	r->done_ms = ms_since(&v->began);
-	history_move(r);
+	if (!v->request.check)
+		history_move(r);
+	step(v, MS_STEP_REPORTED, r->committed, 0, 0);
 	if (v->tool)
 		link_send(v->tool, LINK_MSG(MOVE_REPORT, move_report, r));
 	v->tool = NULL;
@@ -114,7 +175,7 @@ static struct move *find(struct coord *c, uint32_t member, uint64_t m)
 	return NULL;
 }
 
-static json_t *make_record(const struct move *v, const Ms__WantCommit *w)
+static json_t *make_record(const struct move *v, const Ms__WantCommit *w, const char *reason)
 {
 	char member[32];
 	json_t *record, *streams;
@@ -122,6 +183,8 @@ static json_t *make_record(const struct move *v, const Ms__WantCommit *w)
 	snprintf(member, sizeof(member), "%u.%u", MS_MEMBER_WORLD(v->rank->id), MS_MEMBER_RANK(v->rank->id));
 	record = json_pack("{s:s, s:s, s:I, s:s, s:s, s:s}", "job", v->c->job, "member", member, "m", (json_int_t)v->m,
 			   "outcome", w ? "COMMITTED" : "ABORTED", "from", v->from->name, "to", v->to->name);
+	if (record && !w)
+		json_object_set_new(record, "reason", json_string(reason));
 	if (!w || !record)
 		return record;
 	streams = json_array();
@@ -158,13 +221,16 @@ static void abort_move(struct move *v, const char *reason)
 
 	set_state(v, MOVE_ABORTED);
 	if (begun) {
-		jobdir_record(v->c, make_record(v, NULL));
+		jobdir_record(v->c, make_record(v, NULL, reason));
+		step(v, MS_STEP_RECORDED, false, 0, 0);
 		send_outcome(v->from, r->id, v->m, false, reason);
+		step(v, MS_STEP_TOLD_ONE, false, 0, 0);
 		send_outcome(v->to, r->id, v->m, false, reason);
+		step(v, MS_STEP_TOLD, false, 0, 0);
 	}
 	r->move = NULL;
 	rank_decided(r, v->m, NULL, NULL);
-	report(v, reason);
+	report(v, v->report.checked ? NULL : reason);
 	move_destroy(v);
 }
 
@@ -172,17 +238,26 @@ static void commit_move(struct move *v, const Ms__WantCommit *w)
 {
 	struct rank *r = v->rank;
 
-	if (jobdir_record(v->c, make_record(v, w))) {
+	step(v, MS_STEP_WANTED, 0, 0, 0);
+	if (jobdir_record(v->c, make_record(v, w, NULL))) {
 		abort_move(v, "the coordinator cannot write its record");
 		return;
 	}
 	set_state(v, MOVE_COMMITTED);
+	step(v, MS_STEP_RECORDED, true, 0, 0);
 	send_outcome(v->to, r->id, v->m, true, "");
+	step(v, MS_STEP_TOLD_ONE, true, 0, 0);
 	send_outcome(v->from, r->id, v->m, true, "");
+	step(v, MS_STEP_TOLD, true, 0, 0);
 	v->report.image_bytes = w->image->image_bytes;
 	v->report.rounds = w->image->rounds;
 	v->report.drained = w->image->drained;
 	v->report.mirrored = w->image->mirrored;
+	v->report.pages = w->image->pages;
+	v->report.zero_pages = w->image->zero_pages;
+	v->report.backed_pages = w->image->backed_pages;
+	v->report.packed_bytes = w->image->packed_bytes;
+	v->report.saved_bytes = w->image->saved_bytes;
 	snprintf(v->tracking, sizeof(v->tracking), "%s", w->tracking);
 	v->mirror = w->image->mirror_port != 0;
 	rank_decided(r, v->m, v->to, w);
@@ -231,7 +306,9 @@ static void begin(struct move *v)
 	b.drain_ms = v->request.drain_ms;
 	b.no_precopy = v->request.no_precopy;
 	b.fault = v->fault;
+	b.options = &v->options;
 	link_send(v->from->link, LINK_MSG(MOVE_BEGIN, move_begin, &b));
+	step(v, MS_STEP_BEGUN, 0, 0, 0);
 }
 
 static void set_timer(struct move *v, uint32_t ms)
@@ -325,7 +402,7 @@ void move_request(struct coord *c, struct link *tool, const Ms__MoveRequest *q)
 	if (!acceptable(c, tool, q, r, to))
 		return;
 	v = calloc(1, sizeof(*v));
-	if (!v || !(v->fault = strdup(q->fault)))
+	if (!v || !(v->fault = strdup(*q->fault ? q->fault : c->fault)))
 		log_die("out of memory");
 	clock_gettime(CLOCK_MONOTONIC, &v->began);
 	v->c = c;
@@ -340,6 +417,14 @@ void move_request(struct coord *c, struct link *tool, const Ms__MoveRequest *q)
 		v->request.timeout_ms = MOVE_TIMEOUT_MS;
 	if (!v->request.drain_ms) /* without a mirror there is nothing else to do than to wait */
 		v->request.drain_ms = q->via == MS_VIA_DRAIN ? v->request.timeout_ms / 2 : MOVE_DRAIN_MS;
+	ms__move_options__init(&v->options);
+	if (q->options) {
+		v->options.flags = q->options->flags;
+		v->options.max_freeze_us = q->options->max_freeze_us;
+		v->options.limit = q->options->limit;
+	}
+	v->options.flags |= q->check ? MS_MOVE_CHECK : 0;
+	v->events = q->events;
 	ms__move_report__init(&v->report);
 	strcpy(v->tracking, "none");
 	v->timer = evtimer_new(c->base, timer_cb, v);
@@ -348,6 +433,7 @@ void move_request(struct coord *c, struct link *tool, const Ms__MoveRequest *q)
 	set_timer(v, v->request.timeout_ms < MOVE_PING_S * 1000 ? v->request.timeout_ms : MOVE_PING_S * 1000);
 	ping.request = v->ping;
 	link_send(to->link, LINK_MSG(PING, ping, &ping));
+	step(v, MS_STEP_ACCEPTED, 0, 0, 0);
 }
 
 void move_tool_gone(struct coord *c, struct link *tool)
@@ -382,16 +468,19 @@ void move_progress(struct coord *c, const Ms__Progress *p)
 		v->rank->pid = p->pid;
 		v->rank->move = NULL;
 		set_state(v, MOVE_RESUMED);
+		step(v, MS_STEP_RESUMED, p->ns, 0, 0);
 		break;
 	case MS__PROGRESS__STEP__RELINKED:
 		v->report.stall_ms = (double)p->ns / 1e6;
 		v->report.drained = p->drained;
 		v->report.mirrored = p->mirrored;
 		v->relinked = true;
+		step(v, MS_STEP_RELINKED, p->ns, p->drained, p->mirrored);
 		break;
 	case MS__PROGRESS__STEP__MIRROR_DONE:
 		v->report.mirror_ms = (double)p->ns / 1e6;
 		v->mirror_done = true;
+		step(v, MS_STEP_UNMIRRORED, p->ns, 0, 0);
 		if (*p->error && !v->rank->ended)
 			log_say(LOG_ERROR, "mirror of rank %u.%u on %s: %s", MS_MEMBER_WORLD(v->rank->id),
 				MS_MEMBER_RANK(v->rank->id), v->from->name, p->error);
@@ -400,6 +489,27 @@ void move_progress(struct coord *c, const Ms__Progress *p)
 		break;
 	}
 	check_done(v);
+}
+
+void move_step(struct coord *c, const Ms__Step *s)
+{
+	tell_step(c, find(c, s->member, s->m), s);
+}
+
+void move_checked(struct host *h, const Ms__Checked *k)
+{
+	struct move *v = find(h->c, k->member, k->m);
+
+	if (!v || v->state != MOVE_BEGUN || v->from != h || !v->request.check)
+		return;
+	ms__checked__init(&v->checked);
+	v->checked.bytes = k->bytes;
+	v->checked.rate = k->rate;
+	v->checked.dirty_rate = k->dirty_rate;
+	v->checked.freeze_ns = k->freeze_ns;
+	v->checked.total_ns = k->total_ns;
+	v->report.checked = &v->checked;
+	abort_move(v, "it was only asked for");
 }
 
 void move_host_lost(struct host *h, const char *why)

@@ -22,6 +22,9 @@ void move_pong(struct host *h, uint64_t request);
 void move_want_commit(struct host *h, const Ms__WantCommit *w);
 void move_want_abort(struct host *h, const Ms__WantAbort *w);
 void move_progress(struct coord *c, const Ms__Progress *p);
+/* Another's step: into the records, and to the tool if it wants to know. */
+void move_step(struct coord *c, const Ms__Step *s);
+void move_checked(struct host *h, const Ms__Checked *k);
 void move_host_lost(struct host *h, const char *why);
 void move_rank_ended(struct rank *r);
 

@@ -218,7 +218,7 @@ static void on_event(struct coord *c, int fd_or_signal, short what, event_callba
 int main(void)
 {
 	static const int ignored[] = { SIGPIPE, SIGINT, SIGQUIT, SIGTSTP, SIGHUP };
-	static struct coord c = { .dir_records = -1 };
+	static struct coord c = { .dir_records = -1, .kept_records = -1 };
 	struct timeval limit = { COORD_START_S, 0 };
 	struct rlimit files;
 	char why[512];
@@ -230,6 +230,7 @@ int main(void)
 	LIST_INIT(&c.moves);
 	LIST_INIT(&c.censuses);
 	c.launcher_exec = (char *)"ssh";
+	c.fault = getenv("MSOCK_FAULT") ? getenv("MSOCK_FAULT") : "";
 	setsid();
 	for (size_t i = 0; i < sizeof(ignored) / sizeof(*ignored); i++)
 		signal(ignored[i], SIG_IGN);

@@ -2,7 +2,8 @@
 /*
  * msrank-move - moves ranks of a running job to another host.
  *
- *   msrank-move [--job JOB] RANKS HOST [--via auto|drain|mirror] [--no-precopy] [--timeout S] [--json]
+ *   msrank-move [--job JOB] RANKS HOST [options]
+ *   msrank-move [--job JOB] --check RANKS HOST [options]
  *   msrank-move [--job JOB] --evacuate HOST [options]
  *   msrank-move [--job JOB] --drop HOST
  */
@@ -12,9 +13,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "client.h"
 #include "cluster.h"
+#include "progress.h"
 #include "proto/link.h"
 #include "proto/wire.h"
 #include "ranks.h"
@@ -23,6 +26,7 @@ enum { MOVE_GRACE_MS = 10000, MOVE_DEFAULT_S = 60, EXIT_NOT_MOVED = 1, EXIT_STIL
 
 static const char usage[] =
 	"usage: msrank-move [--job JOB] RANKS HOST [options]\n"
+	"       msrank-move [--job JOB] --check RANKS HOST [options]\n"
 	"       msrank-move [--job JOB] --evacuate HOST [options]\n"
 	"       msrank-move [--job JOB] --drop HOST\n"
 	"Moves ranks of a running job to another host, which joins the job if need be. RANKS: 2, 0.2, 1.0-3, 0,2-3.\n"
@@ -30,9 +34,13 @@ static const char usage[] =
 	"  --drop HOST      HOST, which has no rank, leaves the job; with --evacuate after that\n"
 	"  --job JOB        need not be named when you have just one\n"
 	"  --via WAY        auto (default), drain: nothing is left on the old host, or mirror\n"
+	"  --check          only ask: whether it would be refused, what it would take\n"
+	"  --max-freeze MS  give up rather than freeze for longer, as predicted\n"
+	"  --limit RATE     bytes a second before the freeze: 200M\n"
+	"  --compress WAY   auto (default): when it pays, never, always\n"
 	"  --no-precopy     stop and copy\n"
 	"  --timeout S      give up after S seconds (default 60); after the commit: stop waiting, exit 2\n"
-	"  --json           one object a line for each rank\n"
+	"  --json[=events]  one object a line for each rank; with =events for each step, too\n"
 	"Exit 0: moved, and nothing is left on the old host. 1: the rank is where it was. 2: moved, streams still "
 	"mirrored.\n";
 
@@ -41,7 +49,9 @@ struct wish {
 	const char *evacuate; /* a host, or NULL */
 	const char *drop;     /* a host that leaves the job, or NULL */
 	Ms__MoveRequest request;
+	Ms__MoveOptions options;
 	bool json;
+	enum progress_way progress;
 };
 
 static void print_json(const Ms__MoveReport *r)
@@ -50,20 +60,51 @@ static void print_json(const Ms__MoveReport *r)
 	json_t *o, *error = *r->error ? json_string(r->error) : json_null();
 
 	snprintf(member, sizeof(member), "%u.%u", r->world, r->rank);
-	o = json_pack("{s:i, s:s, s:s, s:s, s:b, s:f, s:f, s:f, s:I, s:i, s:s, s:{s:i, s:i}, s:o, s:f, s:I}", "rank",
-		      (int)r->rank, "from", r->from, "to", r->to, "member", member, "committed", r->committed,
+	o = json_pack("{s:i, s:s, s:s, s:s, s:b, s:f, s:f, s:f, s:I, s:i, s:s, s:{s:i, s:i}, s:o, s:f, s:I, s:I, s:I, s:I, s:I, s:I}",
+		      "rank", (int)r->rank, "from", r->from, "to", r->to, "member", member, "committed", r->committed,
 		      "freeze_ms", r->freeze_ms, "stall_ms", r->stall_ms, "total_ms", r->total_ms, "image_bytes",
 		      (json_int_t)r->image_bytes, "rounds", (int)r->rounds, "tracking", r->tracking, "streams",
 		      "drained", (int)r->drained, "mirrored", (int)r->mirrored, "error", error, "mirror_ms",
-		      r->mirror_ms, "m", (json_int_t)r->m);
+		      r->mirror_ms, "m", (json_int_t)r->m, "pages", (json_int_t)r->pages, "zero_pages",
+		      (json_int_t)r->zero_pages, "backed_pages", (json_int_t)r->backed_pages, "packed_bytes",
+		      (json_int_t)r->packed_bytes, "saved_bytes", (json_int_t)r->saved_bytes);
 	json_dumpf(o, stdout, JSON_COMPACT);
 	putchar('\n');
 	fflush(stdout);
 	json_decref(o);
 }
 
+/* What a check came to; 0. */
+static int print_forecast(const struct wish *w, const Ms__MoveReport *r)
+{
+	const Ms__Checked *k = r->checked;
+	bool tracked = k->dirty_rate != UINT64_MAX;
+	json_t *o;
+
+	if (w->json) {
+		o = json_pack("{s:i, s:s, s:s, s:b, s:I, s:I, s:o, s:f, s:f}", "rank", (int)r->rank, "from", r->from, "to", r->to,
+			      "movable", 1, "bytes", (json_int_t)k->bytes, "rate", (json_int_t)k->rate, "written_rate",
+			      tracked ? json_integer((json_int_t)k->dirty_rate) : json_null(), "freeze_ms",
+			      (double)k->freeze_ns / 1e6, "total_ms", (double)k->total_ns / 1e6);
+		json_dumpf(o, stdout, JSON_COMPACT);
+		putchar('\n');
+		json_decref(o);
+		return 0;
+	}
+	printf("rank %u.%u: %s -> %s  can move: about %.1f MB at %.0f MB/s, ", r->world, r->rank, r->from, r->to,
+	       (double)k->bytes / 1e6, (double)k->rate / 1e6);
+	if (tracked)
+		printf("%.0f MB/s are written to, ", (double)k->dirty_rate / 1e6);
+	else
+		printf("stop and copy, ");
+	printf("freeze about %.0f ms, total about %.0f ms\n", (double)k->freeze_ns / 1e6, (double)k->total_ns / 1e6);
+	return 0;
+}
+
 static int print_report(const struct wish *w, const Ms__MoveReport *r)
 {
+	if (r->checked && !*r->error)
+		return print_forecast(w, r);
 	if (w->json)
 		print_json(r);
 	if (!r->committed) {
@@ -85,16 +126,29 @@ static int print_report(const struct wish *w, const Ms__MoveReport *r)
 	return 0;
 }
 
+/* The report; steps that come before it are shown. */
+static Ms__Msg *receive_report(struct client *c, const struct wish *w)
+{
+	Ms__Msg *msg = client_receive(c, (int)w->request.timeout_ms + MOVE_GRACE_MS);
+
+	while (msg && msg->body_case == MS__MSG__BODY_STEP) {
+		progress_step(w->progress, msg->step);
+		ms__msg__free_unpacked(msg, NULL);
+		msg = client_receive(c, (int)w->request.timeout_ms + MOVE_GRACE_MS);
+	}
+	return msg;
+}
+
 static int move_one(struct client *c, struct wish *w, uint32_t member)
 {
-	Ms__Msg *msg;
+	Ms__Msg *msg = NULL;
 	int rc;
 
 	w->request.world = MS_MEMBER_WORLD(member);
 	w->request.rank = MS_MEMBER_RANK(member);
-	msg = client_send(c, LINK_MSG(MOVE_REQUEST, move_request, &w->request))
-		      ? NULL
-		      : client_receive(c, (int)w->request.timeout_ms + MOVE_GRACE_MS);
+	if (!client_send(c, LINK_MSG(MOVE_REQUEST, move_request, &w->request)))
+		msg = receive_report(c, w);
+	progress_clear(w->progress);
 	if (!msg || msg->body_case != MS__MSG__BODY_MOVE_REPORT) {
 		fprintf(stderr, "msrank-move: job %s has ended\n", client_job(c));
 		rc = EXIT_NOT_MOVED;
@@ -118,18 +172,51 @@ static int take_via(const char *text)
 	return -1;
 }
 
+/* A positive number, with K, M or G behind it; times `unit`. */
+static bool take_number(const char *text, double unit, uint64_t most, uint64_t *out)
+{
+	char *end;
+	double v = strtod(text, &end) * unit;
+
+	switch (*end) {
+	case 'G': v *= 1e3; /* fall through */
+	case 'M': v *= 1e3; /* fall through */
+	case 'K':
+		v *= 1e3;
+		end++;
+	}
+	if (end == text || *end || !(v >= 1) || v > (double)most)
+		return false;
+	*out = (uint64_t)v;
+	return true;
+}
+
+static bool take_compress(const char *text, uint32_t *flags)
+{
+	if (!strcmp(text, "never"))
+		*flags |= MS_MOVE_PACK_NEVER;
+	else if (!strcmp(text, "always"))
+		*flags |= MS_MOVE_PACK_ALWAYS;
+	else
+		return !strcmp(text, "auto");
+	return true;
+}
+
 static bool take_options(int argc, char **argv, struct wish *w)
 {
 	static const struct option options[] = {
 		{ "job", required_argument, NULL, 'b' },      { "via", required_argument, NULL, 'v' },
 		{ "no-precopy", no_argument, NULL, 'n' },     { "timeout", required_argument, NULL, 't' },
-		{ "json", no_argument, NULL, 'j' },           { "help", no_argument, NULL, 'h' },
+		{ "json", optional_argument, NULL, 'j' },           { "help", no_argument, NULL, 'h' },
 		{ "evacuate", required_argument, NULL, 'e' }, { "fault", required_argument, NULL, 'f' },
 		{ "drop", required_argument, NULL, 'r' },
-		{ "drain-ms", required_argument, NULL, 'd' }, { NULL, 0, NULL, 0 }
+		{ "drain-ms", required_argument, NULL, 'd' }, { "check", no_argument, NULL, 'c' },
+		{ "max-freeze", required_argument, NULL, 'm' }, { "limit", required_argument, NULL, 'l' },
+		{ "compress", required_argument, NULL, 'z' }, { NULL, 0, NULL, 0 }
 	};
 	double seconds = MOVE_DEFAULT_S;
 	int opt, via = MS_VIA_AUTO;
+	uint64_t number;
 
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		switch (opt) {
@@ -147,6 +234,25 @@ static bool take_options(int argc, char **argv, struct wish *w)
 			break;
 		case 'j':
 			w->json = true;
+			if (optarg && strcmp(optarg, "events"))
+				return false;
+			w->progress = optarg ? PROGRESS_JSON : w->progress;
+			break;
+		case 'c':
+			w->request.check = 1;
+			break;
+		case 'm':
+			if (!take_number(optarg, 1000, UINT32_MAX, &number))
+				return false;
+			w->options.max_freeze_us = (uint32_t)number;
+			break;
+		case 'l':
+			if (!take_number(optarg, 1, UINT64_MAX, &w->options.limit))
+				return false;
+			break;
+		case 'z':
+			if (!take_compress(optarg, &w->options.flags))
+				return false;
 			break;
 		case 'e':
 			w->evacuate = optarg;
@@ -169,6 +275,10 @@ static bool take_options(int argc, char **argv, struct wish *w)
 	}
 	if (argc - optind != (w->evacuate || w->drop ? 0 : 2) || via < 0 || seconds <= 0 || seconds > 1e6)
 		return false;
+	w->request.options = &w->options;
+	if (!w->json && isatty(STDERR_FILENO))
+		w->progress = PROGRESS_BAR;
+	w->request.events = w->progress != PROGRESS_NONE;
 	w->ranks = w->evacuate || w->drop ? NULL : argv[optind];
 	w->host = w->evacuate || w->drop ? NULL : argv[optind + 1];
 	w->request.via = (uint32_t)via;
@@ -262,7 +372,7 @@ static int evacuate(struct client *client, struct wish *w)
 
 int main(int argc, char **argv)
 {
-	struct wish w = { .request = MS__MOVE_REQUEST__INIT };
+	struct wish w = { .request = MS__MOVE_REQUEST__INIT, .options = MS__MOVE_OPTIONS__INIT };
 	struct client *c;
 	char why[4096];
 	int rc;

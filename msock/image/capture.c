@@ -7,6 +7,7 @@
 #include <linux/prctl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "image/baggage.h"
@@ -18,8 +19,6 @@
 enum {
 	PINGS = 4,
 	PONG_WAIT_MS = 60000,
-	LIVE_ENOUGH = 1 << 20, /* bytes that are left to the freeze without another round */
-	LIVE_ROUNDS = 20,
 };
 
 static struct workspace *workspace; /* from image_send_early to the end of image_send */
@@ -230,41 +229,44 @@ static int send_list(struct workspace *ws, uint8_t type)
 	return pages_list_end(ws, type, &c, &count);
 }
 
-static int send_memory(struct workspace *ws)
+int capture_memory(struct workspace *ws)
 {
-	for (uint32_t i = 0; i < ws->area_count; i++)
-		if (area_has_pages(&ws->areas[i]) && pages_send(ws, &ws->areas[i]))
+	for (uint32_t i = 0; i < ws->area_count; i++) {
+		const struct image_area *a = &ws->areas[i];
+
+		if (area_has_pages(a) && pages_send(ws, a))
 			return -1;
-	return pages_flush(ws);
-}
-
-/*
- * Send memory while the process runs, again what it wrote meanwhile, until that
- * is little or no longer gets less.
- */
-static int send_live(struct workspace *ws)
-{
-	uint64_t before = UINT64_MAX;
-
-	tracking_start(ws);
-	if (!ws->tracking)
-		return 0;
-	ws->mode = PAGES_LIVE;
-	tracking_cover(ws);
-	for (;;) {
-		uint64_t sent = ws->page_bytes;
-
-		if (send_memory(ws))
-			return -1;
-		sent = ws->page_bytes - sent;
-		ws->rounds++;
-		if (sent <= LIVE_ENOUGH || sent > before / 8 * 7 || ws->rounds == LIVE_ROUNDS)
-			return 0;
-		before = sent;
+		if (a->kind == IMAGE_AREA_SHARED_FILE && ws->mode != PAGES_LIVE)
+			ws->backed_pages += (a->end - a->start) / IMAGE_PAGE;
 	}
+	return pages_finish(ws);
 }
 
-static int ping(struct workspace *ws, uint64_t number, uint64_t *best)
+uint64_t capture_count(struct workspace *ws)
+{
+	uint64_t bytes = 0;
+
+	for (uint32_t i = 0; i < ws->area_count; i++)
+		if (area_has_pages(&ws->areas[i]))
+			bytes += pages_count(ws, &ws->areas[i]);
+	return bytes;
+}
+
+/* Says that the step is done; then the fault that was asked for here. */
+void capture_step(struct workspace *ws, enum ms_step step, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
+{
+	const uint64_t figures[MS_STEP_FIGURES] = { a, b, c, d };
+	const char *act = ms_fault_at(ws->src->fault, step);
+
+	if (ws->src->step)
+		ws->src->step(step, figures);
+	if (act && *act == 'd')
+		ms_kill(ms_getpid(), SIGKILL);
+	else if (act)
+		ms_shutdown(ws->src->sock, SHUT_RDWR);
+}
+
+int capture_ping(struct workspace *ws, uint64_t number, uint64_t *best)
 {
 	uint8_t answer[IMAGE_FRAME_HEAD + 24];
 	uint64_t sent, got, bytes, there[2];
@@ -295,17 +297,58 @@ static int measure_clocks(struct workspace *ws)
 	uint64_t best = UINT64_MAX;
 
 	for (uint64_t i = 0; i < PINGS; i++)
-		if (ping(ws, i, &best))
+		if (capture_ping(ws, i, &best))
 			return -1;
+	return 0;
+}
+
+static int look(struct workspace *ws)
+{
+	if (capture_check(ws))
+		return -1;
+	capture_step(ws, MS_STEP_LOOKED, ws->area_count, 0, 0, 0);
 	return 0;
 }
 
 static void run_early(struct workspace *ws)
 {
-	ws->result = capture_check(ws) || send_hello(ws) || send_areas(ws, false) || send_list(ws, IMAGE_TOUCH) ||
-				     measure_clocks(ws) || send_live(ws)
-			     ? -1
-			     : 0;
+	ws->result = -1;
+	if (look(ws) || send_hello(ws) || send_areas(ws, false) || send_list(ws, IMAGE_TOUCH) || measure_clocks(ws))
+		return;
+	capture_step(ws, MS_STEP_LAID_OUT, 0, 0, 0, 0);
+	ws->result = live_send(ws);
+}
+
+static void run_more(struct workspace *ws)
+{
+	ws->result = live_send_more(ws);
+}
+
+int image_send_more(char why[IMAGE_WHY])
+{
+	return workspace ? workspace_run(workspace, run_more, why) : 0;
+}
+
+/* Nothing is announced, so that the target makes no room. */
+static void run_forecast(struct workspace *ws)
+{
+	ws->result = -1;
+	if (look(ws) || send_hello(ws) || send_areas(ws, false) || measure_clocks(ws))
+		return;
+	ws->result = live_forecast(ws, ws->forecast);
+}
+
+int image_forecast(const struct image_source *src, struct image_forecast *f, char why[IMAGE_WHY])
+{
+	struct workspace *ws = workspace_create(src, why);
+	int e;
+
+	if (!ws)
+		return -1;
+	ws->forecast = f;
+	e = workspace_run(ws, run_forecast, why);
+	workspace_destroy(ws);
+	return e;
 }
 
 void image_cancel(void)
@@ -434,16 +477,31 @@ static int send_end(struct workspace *ws)
 	return frame_end(ws, &c, IMAGE_END);
 }
 
+/* Page faults of this thread. */
+static long faults(void)
+{
+	struct rusage use = { 0 };
+
+	ms_sys2(SYS_getrusage, RUSAGE_THREAD, (long)&use);
+	return use.ru_minflt + use.ru_majflt;
+}
+
 static void run_send(struct workspace *ws)
 {
 	ws->result = -1;
+	ws->faults = faults();
 	ws->mode = ws->tracking ? PAGES_REST : PAGES_ALL;
-	if (send_freeze(ws) || collect(ws) || image_await_asleep(ws->why) || areas_read(ws) || send_areas(ws, true))
+	if (send_freeze(ws) || collect(ws))
+		return;
+	capture_step(ws, MS_STEP_BAGGED, 0, 0, 0, 0);
+	if (image_await_asleep(ws->why) || areas_read(ws) || send_areas(ws, true))
 		return;
 	if (ws->tracking && send_keep(ws))
 		return;
-	if (send_memory(ws) || send_program(ws) || send_end(ws))
+	if (capture_memory(ws) || send_program(ws) || send_end(ws))
 		return;
+	capture_step(ws, MS_STEP_SENT, ws->page_bytes / IMAGE_PAGE, ws->zero_pages, ws->backed_pages,
+		     (uint64_t)(faults() - ws->faults));
 	ws->result = 0;
 }
 
@@ -460,6 +518,11 @@ int image_send(const struct image_source *src, struct image_stats *stats, char w
 	stats->sum = ws->sum.value;
 	stats->freeze_start_ns = image__state.freeze_start_ns;
 	stats->rounds = ws->rounds + 1;
+	stats->pages = ws->page_bytes / IMAGE_PAGE;
+	stats->zero_pages = ws->zero_pages;
+	stats->backed_pages = ws->backed_pages;
+	stats->packed_bytes = ws->pack.packed_bytes;
+	stats->saved_bytes = ws->pack.saved_bytes;
 	image_cancel();
 	return e;
 }

@@ -17,6 +17,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+#include "proto/steps.h"
+
 enum { IMAGE_WHY = 256 }; /* bytes of a reason, with its NUL */
 
 /* What the library tells the capture about itself.  All pointers are borrowed for the call. */
@@ -36,6 +38,12 @@ struct image_source {
 					 thread, its FS set, all signals blocked, before any thread goes on */
 	bool (*owns)(int fd);         /* or NULL: a socket that the library makes again too; from any thread */
 	const char *fault;            /* name of a fault point or "" */
+	bool stop_and_copy;           /* send nothing before the freeze */
+	bool pack_never, pack_always; /* neither: compress when it pays */
+	uint32_t max_freeze_us;       /* give up rather than freeze for longer, as predicted; 0: not said */
+	uint64_t limit;               /* bytes/s before the freeze; 0: none */
+	/* Told of each step, on the capture's stack; NULL: nobody is. */
+	void (*step)(enum ms_step step, const uint64_t figures[MS_STEP_FIGURES]);
 };
 
 struct image_stats {
@@ -43,6 +51,19 @@ struct image_stats {
 	uint64_t sum;             /* of the page hashes */
 	uint64_t freeze_start_ns; /* CLOCK_MONOTONIC of the member */
 	uint32_t rounds;
+	uint64_t pages;        /* whose content was sent, as often as it was */
+	uint64_t zero_pages;   /* told to be zeros, or left out since they are */
+	uint64_t backed_pages; /* left to the target's own copy of a file */
+	uint64_t packed_bytes; /* of the bytes sent: compressed */
+	uint64_t saved_bytes;  /* by compression */
+};
+
+/* What a move would take, from a trial. */
+struct image_forecast {
+	uint64_t bytes;      /* of pages */
+	uint64_t rate;       /* bytes/s to the target */
+	uint64_t dirty_rate; /* bytes/s that the process writes to; UINT64_MAX: cannot be told, stop and copy */
+	uint64_t freeze_ns, total_ns;
 };
 
 /*
@@ -62,6 +83,12 @@ int image_check(const struct image_source *src, char why[IMAGE_WHY]);
 
 /* Before the freeze: send the memory layout and what may be sent early. 0 or -1. */
 int image_send_early(const struct image_source *src, char why[IMAGE_WHY]);
+
+/* After it, while something else still keeps the freeze up: send what was written meanwhile, if it is much. 0 or -1. */
+int image_send_more(char why[IMAGE_WHY]);
+
+/* Instead of all that: try what can be tried without a freeze. The restorer is of no use afterwards. 0 or -1. */
+int image_forecast(const struct image_source *src, struct image_forecast *f, char why[IMAGE_WHY]);
 
 /* The move is given up and there was no image_send: let go of what image_send_early keeps. Harmless otherwise.
  * image_thaw does it too. */

@@ -3,8 +3,8 @@
  * image_format.h - the stream from a member to the restorer that takes its place.
  *
  * Frames: u32 magic, u8 version, u8 type, u16 0, u64 bytes that follow.  All
- * numbers are little endian (codec.h).  Only the data of IMAGE_PAGES may be
- * longer than IMAGE_FRAME_MAX.  The restorer answers pings and nothing else;
+ * numbers are little endian (codec.h).  Only the data of IMAGE_PAGES, PACK and TRIAL
+ * may be longer than IMAGE_FRAME_MAX.  The restorer answers pings and nothing else;
  * the outcome goes over the control sockets.
  *
  * What belongs to the member's own library (descriptors, signal actions,
@@ -46,7 +46,10 @@ enum image_frame {
 	IMAGE_KEEP,      /* u16 n, n x { u64 address, u64 pages }: in order; all private pages that are not in the list
 			    were never sent, or are zero, or the file's, again */
 	IMAGE_KEEP_END,
-	IMAGE_END, /* u64 sum of page hashes, u64 bytes of pages */
+	IMAGE_END,   /* u64 sum of page hashes, u64 bytes of pages */
+	IMAGE_ZEROS, /* u16 n, n x { u64 address, u32 pages }: hold nothing but zeros now; part of the sum */
+	IMAGE_PACK,  /* as PAGES, but their bytes are one block of LZ4 */
+	IMAGE_TRIAL, /* bytes of no meaning, at most IMAGE_BATCH_PAGES pages: to see how fast they go */
 };
 
 enum image_area_kind {

@@ -20,6 +20,9 @@ struct scan_arg {
 #define SCAN_ZERO (1ull << 5)
 #define SCAN_PROTECT (1ull << 0) /* PM_SCAN_WP_MATCHING, in flags */
 
+/* Bytes of one run in a list of zero pages: the count of its pages has 32 bits. */
+#define ZERO_RUN_MAX (1ull << 40)
+
 #define PAGEMAP_PRESENT (1ull << 63)
 #define PAGEMAP_SWAPPED (1ull << 62)
 #define PAGEMAP_FILE (1ull << 61)
@@ -41,9 +44,9 @@ static long scan_regions(struct workspace *ws, const struct image_area *area, ui
 	};
 	long n;
 
-	if (ws->mode == PAGES_LIVE) {
-		arg.flags = SCAN_PROTECT;
-		arg.category_mask |= SCAN_WRITTEN;
+	if (ws->mode == PAGES_LIVE || ws->mode == PAGES_LOOK) {
+		arg.flags = ws->mode == PAGES_LIVE ? SCAN_PROTECT : 0;
+		arg.category_mask |= ws->tracking ? SCAN_WRITTEN : 0;
 	} else if (ws->mode == PAGES_REST) {
 		arg.return_mask |= SCAN_WRITTEN | SCAN_WP_ALLOWED;
 	}
@@ -95,7 +98,7 @@ static long regions_fetch(struct workspace *ws, const struct image_area *area, u
 		n = scan_regions(ws, area, at, walked);
 		if (n >= 0)
 			return n;
-		if (ws->mode == PAGES_LIVE) {
+		if (ws->mode == PAGES_LIVE || ws->mode == PAGES_LOOK) {
 			*walked = area->end; /* it has gone meanwhile */
 			return 0;
 		}
@@ -115,11 +118,51 @@ static bool page_is_zero(const void *page)
 	return true;
 }
 
+/* The list of pages that are to be zeros; hashed like others, so that the sum tells when one is not. */
+static int zeros_flush(struct workspace *ws)
+{
+	static const uint8_t zeros[IMAGE_PAGE] __attribute__((aligned(64)));
+	struct ms_codec c;
+
+	if (!ws->zero_count)
+		return 0;
+	frame_begin(ws, &c);
+	ms_put_u16(&c, (uint16_t)ws->zero_count);
+	for (uint32_t i = 0; i < ws->zero_count; i++) {
+		ms_put_u64(&c, ws->zero[i].start);
+		ms_put_u32(&c, (uint32_t)((ws->zero[i].end - ws->zero[i].start) / IMAGE_PAGE));
+		for (uint64_t at = ws->zero[i].start; at < ws->zero[i].end; at += IMAGE_PAGE)
+			image_sum_add(&ws->sum, zeros, at, 1);
+	}
+	ws->zero_count = 0;
+	return frame_end(ws, &c, IMAGE_ZEROS);
+}
+
+static int zero_put(struct workspace *ws, const struct image_area *area, uint64_t addr)
+{
+	struct pages_run *last = ws->zero_count ? &ws->zero[ws->zero_count - 1] : NULL;
+
+	if (last && last->end == addr && addr != area->start && last->end - last->start < ZERO_RUN_MAX) {
+		last->end += IMAGE_PAGE;
+		return 0;
+	}
+	if (ws->zero_count == IMAGE_RUNS_MAX && zeros_flush(ws))
+		return -1;
+	ws->zero[ws->zero_count++] = (struct pages_run){ addr, addr + IMAGE_PAGE };
+	return 0;
+}
+
+int pages_finish(struct workspace *ws)
+{
+	return pages_flush(ws) || zeros_flush(ws) ? -1 : 0;
+}
+
 int pages_flush(struct workspace *ws)
 {
 	struct ms_codec c, head;
 	size_t data = (size_t)ws->run_pages * IMAGE_PAGE;
-	size_t front;
+	uint8_t type = IMAGE_PAGES;
+	size_t front, packed;
 
 	if (!ws->run_count)
 		return 0;
@@ -132,11 +175,19 @@ int pages_flush(struct workspace *ws)
 		ms_put_u32(&c, pages);
 		image_sum_add(&ws->sum, ws->iov[i + 1].iov_base, ws->run[i].start, pages);
 	}
+	ws->page_bytes += data;
+	packed = pack_pays(ws) ? pack_block(ws, ws->iov + 1, ws->run_count, data) : 0;
+	if (packed) {
+		type = IMAGE_PACK;
+		data = packed;
+		ws->iov[1] = (struct iovec){ ws->pack_out, packed };
+		ws->run_count = 1;
+	}
+	live_pace(ws, data);
 	front = (size_t)(c.at - ws->frame);
 	ms_codec_init(&head, ws->frame, IMAGE_FRAME_HEAD);
-	image_frame_put(&head, IMAGE_PAGES, front - IMAGE_FRAME_HEAD + data);
+	image_frame_put(&head, type, front - IMAGE_FRAME_HEAD + data);
 	ws->iov[0] = (struct iovec){ ws->frame, front };
-	ws->page_bytes += data;
 	data += front;
 	front = ws->run_count + 1;
 	ws->run_count = ws->run_pages = 0;
@@ -204,8 +255,12 @@ static int run_send(struct workspace *ws, const struct image_area *area, uint64_
 		for (uint64_t i = 0; data && i < got; i++) {
 			const uint8_t *page = data + i * IMAGE_PAGE;
 
-			if (skip_zero && page_is_zero(page))
+			if (page_is_zero(page)) {
+				ws->zero_pages++;
+				if (!skip_zero && zero_put(ws, area, at + i * IMAGE_PAGE))
+					return -1;
 				continue;
+			}
 			if (page_put(ws, area, at + i * IMAGE_PAGE, page))
 				return -1;
 		}
@@ -221,9 +276,9 @@ static bool region_is_clean(const struct workspace *ws, const struct pages_regio
 
 int pages_send(struct workspace *ws, const struct image_area *area)
 {
-	/* Later rounds may bring zeros where something else was sent before. */
+	/* Where nothing was sent yet the target has zeros by itself; in a file's mapping it has the file. */
 	bool skip_zero = area->kind != IMAGE_AREA_FILE && (!ws->tracking || ws->rounds == 0);
-	uint64_t at = area->start;
+	uint64_t at = area->start, own = 0;
 
 	/* What cannot be tracked goes once, in the freeze. */
 	if (ws->mode == PAGES_LIVE && (area->kind == IMAGE_AREA_SHARED_ANON || (area->flags & IMAGE_AREA_WHOLE)))
@@ -234,13 +289,32 @@ int pages_send(struct workspace *ws, const struct image_area *area)
 
 		if (n < 0)
 			return -1;
-		for (long i = 0; i < n; i++)
+		for (long i = 0; i < n; i++) {
+			own += ws->regions[i].end - ws->regions[i].start;
 			if (!region_is_clean(ws, &ws->regions[i]) &&
 			    run_send(ws, area, ws->regions[i].start, ws->regions[i].end, skip_zero))
 				return -1;
+		}
 		at = walked;
 	}
+	if (area->kind == IMAGE_AREA_FILE && ws->mode != PAGES_LIVE)
+		ws->backed_pages += (area->end - area->start - own) / IMAGE_PAGE;
 	return 0;
+}
+
+uint64_t pages_count(struct workspace *ws, const struct image_area *area)
+{
+	uint64_t at = area->start, bytes = 0;
+
+	while (at < area->end) {
+		uint64_t walked = area->end;
+		long n = regions_fetch(ws, area, at, &walked);
+
+		for (long i = 0; i < n; i++)
+			bytes += ws->regions[i].end - ws->regions[i].start;
+		at = n < 0 ? area->end : walked;
+	}
+	return bytes;
 }
 
 int pages_list(struct workspace *ws, const struct image_area *area, uint8_t type, struct ms_codec *c, uint16_t *count)

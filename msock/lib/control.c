@@ -111,6 +111,14 @@ void control_send(struct ms_codec *c, const void *buf)
 		ms_log(LOG_ERROR, "control socket: error %d", (int)-sent);
 }
 
+int control_send_quick(struct ms_codec *c, const void *buf)
+{
+	long sent = c->bad ? -EMSGSIZE
+			   : control_send_packet(buf, (size_t)(c->at - (const uint8_t *)buf), NULL, 0, MSG_DONTWAIT);
+
+	return sent < 0 ? (int)sent : 0;
+}
+
 int control_send_now(struct ms_codec *c, const void *buf, const int *fds, unsigned count)
 {
 	size_t n = (size_t)(c->at - (const uint8_t *)buf);
@@ -401,10 +409,6 @@ int control_attach(int control)
 	core.self.m = ms_get_u64(&in);
 	core.port_low = ms_get_u16(&in);
 	core.port_high = ms_get_u16(&in);
-	for (int i = 0; i < MS_CHANNELS; i++) {
-		core.channel[i].dev = ms_get_u64(&in);
-		core.channel[i].ino = ms_get_u64(&in);
-	}
 	control_take_subnets(&in);
 	return in.bad ? -EPROTO : 0;
 }

@@ -30,6 +30,9 @@ void control_begin(struct ms_codec *c, void *buf, size_t size, uint8_t type);
 /* Send what was encoded; queued while the socket is full. */
 void control_send(struct ms_codec *c, const void *buf);
 
+/* One try, whatever else waits, without the lock: for what may be lost. 0 or -errno. */
+int control_send_quick(struct ms_codec *c, const void *buf);
+
 /* The same at once and blocking, with descriptors: for the frozen mover. 0 or -errno. */
 int control_send_now(struct ms_codec *c, const void *buf, const int *fds, unsigned count);
 

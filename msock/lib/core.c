@@ -3,7 +3,7 @@
 
 #include "lib/sys.h"
 
-enum { CORE_FD_BASE = 200, CORE_FDS = 65536, CORE_CHANNEL_FDS = 1024 };
+enum { CORE_FD_BASE = 200, CORE_FDS = 65536 };
 
 static uint64_t own_fds[CORE_FDS / 64];
 
@@ -18,38 +18,6 @@ uint64_t core_stream_id(void)
 	if (core.member)
 		return (uint64_t)core.id << 32 | (uint32_t)++core.next_stream;
 	return ++core.next_stream;
-}
-
-static bool channel_is(int i, int fd)
-{
-	struct stat st;
-
-	return !ms_fstat(fd, &st) && st.st_dev == core.channel[i].dev && st.st_ino == core.channel[i].ino;
-}
-
-void core_channels_note(void)
-{
-	for (int i = 0; i < MS_CHANNELS; i++) {
-		core.channel[i].fd = -1;
-		for (int fd = 0; core.channel[i].ino && fd < CORE_CHANNEL_FDS; fd++) {
-			if (channel_is(i, fd)) {
-				core.channel[i].fd = fd;
-				break;
-			}
-		}
-	}
-}
-
-void core_channels_renew(void)
-{
-	for (int i = 0; i < MS_CHANNELS; i++) {
-		struct stat st = { 0 };
-
-		if (core.channel[i].fd >= 0)
-			ms_fstat(core.channel[i].fd, &st);
-		core.channel[i].dev = st.st_dev;
-		core.channel[i].ino = st.st_ino;
-	}
 }
 
 int core_raise_fd(int fd)

@@ -26,7 +26,6 @@ struct core {
 	uint16_t port_low, port_high; /* for the data listener; 0 0: any */
 	uint16_t data_port;
 	uint8_t cookie[MS_TOKEN];     /* of the data listener: who shows it was told our place */
-	struct { uint64_t dev, ino; int fd; } channel[MS_CHANNELS]; /* fd: a number it has, see core_channels_note */
 	int kick_signal;
 	uint64_t next_stream;
 	struct stream_self self;  /* of all streams but: */
@@ -39,14 +38,6 @@ extern struct core core;
 
 /* An id for a new stream, unique in the job. */
 uint64_t core_stream_id(void);
-
-/*
- * The member's ends of the standard streams and PMI are made anew by each host's
- * daemon, under the numbers that they had.  Before a move: find a number for each.
- * After it: learn from that number what the new end is.
- */
-void core_channels_note(void);
-void core_channels_renew(void);
 
 /* Put a descriptor of the library out of the way of small numbers; returns the new number, or the old. */
 int core_raise_fd(int fd);

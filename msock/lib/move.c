@@ -21,6 +21,8 @@ enum {
 	MOVE_LOOK_MS = 2,       /* application threads settle streams without an event for the engine */
 };
 
+#define MOVE_AGAIN_NS 20000000ull
+
 struct move move;
 
 /* A D_MOVE that came before the mover had put the last one away. */
@@ -49,21 +51,6 @@ static int move_fail(const char *format, const struct conn *c)
 	log_format(move.why, sizeof(move.why), format, MS_MEMBER_WORLD(c->peer_member), MS_MEMBER_RANK(c->peer_member),
 		   c->s.id, stream_state_name(c->s.state));
 	return -1;
-}
-
-/* Ask for ABORTED. Lock held, or frozen. */
-static void move_say_failed(void)
-{
-	struct ms_codec c;
-
-	ms_log(LOG_INFO, "move %lu failed: %s", move.m, move.why);
-	control_begin(&c, packet, sizeof(packet), MS_M_MOVE_FAILED);
-	ms_put_u64(&c, move.m);
-	ms_put_str(&c, move.why);
-	if (move.phase == MOVE_FROZEN)
-		control_send_now(&c, packet, NULL, 0);
-	else
-		control_send(&c, packet);
 }
 
 /* Rule 11: why the member must not freeze now, or NULL. */
@@ -104,13 +91,25 @@ static int move_look(uint64_t now, uint64_t drain_end, uint64_t end)
 	return move.via == MS_VIA_AUTO ? 1 : move_fail("rank %u.%u does not let stream %lx be drained in time (%s)", wet);
 }
 
+/* A drain that takes its time: what is written meanwhile must not all be left to the freeze. */
+static int move_again(uint64_t *at)
+{
+	if (ms_clock_ns(CLOCK_MONOTONIC) < *at)
+		return 0;
+	if (image_send_more(move.why))
+		return -1;
+	*at = ms_clock_ns(CLOCK_MONOTONIC) + MOVE_AGAIN_NS;
+	return 0;
+}
+
 /* Run the engine until the streams allow the freeze. The lock is held at the return. */
 static int move_drain(void)
 {
 	uint64_t now = ms_clock_ns(CLOCK_MONOTONIC);
 	uint64_t drain_end = now + move.drain_ms * 1000000ull, end = now + move.timeout_ms * 500000ull;
+	uint64_t again = now + MOVE_AGAIN_NS;
 	struct epoll_event ev;
-	int ready;
+	int ready, failed;
 
 	if (end < drain_end)
 		end = drain_end;
@@ -131,7 +130,10 @@ static int move_drain(void)
 			return ready;
 		ms_lock_give(&core.lock);
 		ms_epoll_wait(engine_fd(), &ev, 1, MOVE_LOOK_MS);
+		failed = move_again(&again);
 		ms_lock_take(&core.lock);
+		if (failed)
+			return -1;
 	}
 }
 
@@ -171,13 +173,9 @@ static void move_prepare_source(void)
 	src->m = move.m;
 	src->control_fd = control_fd();
 	src->listener_fd = data_listener_fd();
-	core_channels_note();
-	for (int i = 0; i < MS_CHANNELS; i++) {
-		src->channel[i].dev = core.channel[i].dev;
-		src->channel[i].ino = core.channel[i].ino;
-	}
 	src->resume = move_resume;
 	src->owns = sock_owns;
+	src->step = move_step;
 	src->fault = move.fault;
 	move_collect_fds();
 }
@@ -213,17 +211,6 @@ static int move_freeze(void)
 	}
 	move_collect_fds();
 	return 0;
-}
-
-static int move_say_frozen(void)
-{
-	struct ms_codec c;
-
-	control_begin(&c, packet, sizeof(packet), MS_M_FROZEN);
-	ms_put_u64(&c, move.m);
-	ms_put_u32(&c, move.drained);
-	ms_put_u32(&c, move.mirrored);
-	return control_send_now(&c, packet, NULL, 0);
 }
 
 /* An older mirror keeps what it has. */
@@ -318,37 +305,6 @@ static int move_give_to_mirror(void)
 	return 0;
 }
 
-static int move_say_sent(void)
-{
-	enum { ENTRY = 13, ROOM = (MS_CTL_MAX - 64) / ENTRY };
-	struct ms_codec c, n;
-	uint32_t listed = 0, left = 0;
-	uint8_t *count;
-
-	control_begin(&c, packet, sizeof(packet), MS_M_IMAGE_SENT);
-	ms_put_u64(&c, move.m);
-	ms_put_u64(&c, move.stats.sum);
-	ms_put_u64(&c, move.stats.bytes);
-	ms_put_u32(&c, move.stats.rounds);
-	count = ms_codec_skip(&c, 2);
-	for (struct conn *s = conn_first(); s; s = s->next) {
-		if (s->phase != CONN_OPEN || s->s.state == STREAM_OVER)
-			continue;
-		if (listed == ROOM) {
-			left++;
-			continue;
-		}
-		listed++;
-		ms_put_u64(&c, s->s.id);
-		ms_put_u32(&c, s->s.leg);
-		ms_put_u8(&c, move_by_mirror(s));
-	}
-	ms_put_u32(&c, left);
-	ms_codec_init(&n, count, 2);
-	ms_put_u16(&n, (uint16_t)listed);
-	return control_send_now(&c, packet, NULL, 0);
-}
-
 /* Sockets come and go while it looks: one that is not in the list yet is no reason to refuse. */
 static int move_check(void)
 {
@@ -362,24 +318,44 @@ static int move_check(void)
 	return -1;
 }
 
+/* Only asked: the record says ABORTED whatever comes out. */
+static int move_ask(void)
+{
+	struct image_forecast f = { 0 };
+
+	if (image_forecast(&move.source, &f, move.why))
+		return -1;
+	ms_lock_take(&core.lock);
+	move_say_checked(&f);
+	ms_lock_give(&core.lock);
+	return 0;
+}
+
 /* Everything from D_MOVE to the last byte of the image. Frozen from MOVE_FROZEN on. -1: failed, move.why says it. */
 static int move_try(void)
 {
 	int ready;
 
-	if (move_check() || image_send_early(&move.source, move.why))
+	if (move_check())
+		return -1;
+	if (move.check)
+		return move_ask();
+	if (image_send_early(&move.source, move.why))
 		return -1;
 	ready = move_drain();
 	if (ready < 0) {
 		ms_lock_give(&core.lock);
 		return -1;
 	}
+	move_step_done(MS_STEP_DRAINED, 0, 0, 0);
 	move.phase = MOVE_FROZEN;
 	if (move_freeze())
 		return -1;
+	move_step_done(MS_STEP_PARKED, 0, move.drained, move.mirrored);
 	ms_log(LOG_DEBUG, "move %lu: frozen, %u streams drained, %u by mirror", move.m, move.drained, move.mirrored);
 	if (move_say_frozen() || move_give_to_mirror())
 		return -1;
+	move_step_done(MS_STEP_HANDED, 0, 0, 0);
 	if (image_send(&move.source, &move.stats, move.why))
 		return -1;
 	return move_say_sent();
@@ -447,6 +423,7 @@ void move_outcome(uint64_t m, bool committed)
 static void move_set_out(struct ms_codec *in, int image_fd)
 {
 	bool relinking = move.relinking;
+	uint8_t flags;
 
 	__builtin_memset(&move, 0, sizeof(move));
 	move.relinking = relinking;
@@ -456,6 +433,17 @@ static void move_set_out(struct ms_codec *in, int image_fd)
 	move.timeout_ms = ms_get_u32(in);
 	move.source.hash_key = ms_get_u64(in);
 	ms_get_str(in, move.fault, sizeof(move.fault));
+	flags = ms_get_u8(in);
+	move.check = flags & MS_MOVE_CHECK;
+	move.source.stop_and_copy = flags & MS_MOVE_STOP_AND_COPY;
+	move.source.pack_never = flags & MS_MOVE_PACK_NEVER;
+	move.source.pack_always = flags & MS_MOVE_PACK_ALWAYS;
+	move.source.max_freeze_us = ms_get_u32(in);
+	move.source.limit = ms_get_u64(in);
+	for (int i = 0; i < MS_CHANNELS; i++) {
+		move.source.channel[i].dev = ms_get_u64(in);
+		move.source.channel[i].ino = ms_get_u64(in);
+	}
 	move.drain_ms = move.drain_ms ? move.drain_ms : MOVE_DRAIN_MS;
 	move.timeout_ms = move.timeout_ms ? move.timeout_ms : MOVE_TIMEOUT_MS;
 	move.image_fd = core_raise_fd(image_fd);

@@ -30,6 +30,7 @@ struct move {
 	uint8_t via; /* enum ms_via */
 	uint32_t drain_ms, timeout_ms;
 	char fault[64];
+	bool check;        /* only asked what it would take */
 	char why[IMAGE_WHY];
 	int image_fd;      /* owned; at its other end is the restorer */
 	bool aborted;      /* D_OUTCOME came before the freeze */
@@ -51,6 +52,14 @@ void move_outcome(uint64_t m, bool committed);
 
 /* A stream became STEADY or is over, or a mirror's leg was released: are all? Lock held. */
 void move_stream_steady(void);
+
+/* move_say.c: to msdaemon. Lock held, or frozen; steps at any time. */
+void move_say_failed(void); /* asks for ABORTED */
+int move_say_frozen(void);
+int move_say_sent(void);
+void move_say_checked(const struct image_forecast *f);
+void move_step(enum ms_step step, const uint64_t figures[MS_STEP_FIGURES]);
+void move_step_done(enum ms_step step, uint64_t a, uint64_t b, uint64_t c); /* and the fault that was asked for here */
 
 /* This conn's leg goes to a mirror, or is with one already. */
 bool move_by_mirror(const struct conn *c);

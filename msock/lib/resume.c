@@ -121,7 +121,6 @@ void move_resume(const void *message, size_t bytes)
 	if (in.bad)
 		ms_log(LOG_ERROR, "the message to resume cannot be read");
 	agent_reset();
-	core_channels_renew();
 	resume_descriptors();
 	core_own_fd(move.image_fd, false);
 	move.phase = MOVE_NONE;

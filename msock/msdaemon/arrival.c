@@ -63,6 +63,11 @@ static void fail(struct arrival *x, const char *reason)
 	daemon_want_abort(x->member->d, x->member->id, x->m, "%s", reason);
 }
 
+static void step(struct arrival *x, enum ms_step which, uint64_t figure)
+{
+	daemon_step(x->member->d, x->member->id, x->m, which, x->fault, x->source, figure);
+}
+
 static void restore(struct arrival *x, int sock)
 {
 	struct member *m = x->member;
@@ -197,12 +202,14 @@ void arrival_begin(struct daemon *d, struct link *l, const Ms__MoveIn *in)
 		return;
 	}
 	m = arriving(d, l, in);
+	step(m->arrival, MS_STEP_FIT, 0);
 	if (open_arrival(d, m, in, why)) {
 		answer(l, in, *why ? why : "the restorer cannot be started there", NULL);
 		arrival_destroy(m->arrival);
 		member_destroy(m);
 		return;
 	}
+	step(m->arrival, MS_STEP_SPAWNED, (uint64_t)m->pid);
 	answer(l, in, "", m->arrival);
 }
 
@@ -229,6 +236,7 @@ static void try_commit(struct arrival *x)
 	w.serving = &s;
 	w.tracking = (char *)(x->tracking ? "wp-async" : "none");
 	link_send(m->d->coordinator, LINK_MSG(WANT_COMMIT, want_commit, &w));
+	step(x, MS_STEP_ASKED, 0);
 }
 
 void arrival_pump_state(struct daemon *d, const Ms__PumpState *s)
@@ -296,6 +304,7 @@ void arrival_packet(struct member *m, unsigned type, struct ms_codec *in)
 		ready.m = move;
 		if (x->source)
 			link_send(x->source, LINK_MSG(MOVE_READY, move_ready, &ready));
+		step(x, MS_STEP_READY, 0);
 		break;
 	case MS_R_IMAGE_OK:
 		x->sum = ms_get_u64(in);
@@ -303,6 +312,7 @@ void arrival_packet(struct member *m, unsigned type, struct ms_codec *in)
 		m->data_port = ms_get_u16(in);
 		x->tracking = ms_get_u8(in);
 		x->image_ok = !in->bad;
+		step(x, MS_STEP_CHECKED, x->bytes);
 		try_commit(x);
 		break;
 	case MS_R_FAILED:
@@ -382,10 +392,12 @@ bool arrival_outcome(struct daemon *d, const Ms__Outcome *o)
 	if (!x)
 		return false;
 	if (!o->committed) {
+		step(x, MS_STEP_WOKEN, false);
 		give_up(m);
 		return true;
 	}
 	resume(x);
+	step(x, MS_STEP_WOKEN, true);
 	arrival_destroy(x);
 	member_set_state(m, MEMBER_JOINED, "COMMITTED");
 	member_release_held(m, true);

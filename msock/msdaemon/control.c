@@ -3,25 +3,12 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "msdaemon/arrival.h"
 #include "msdaemon/departure.h"
 #include "msdaemon/names.h"
 #include "msdaemon/relay.h"
 #include "proto/log.h"
-
-void control_put_channels(const struct member *m, struct ms_codec *c)
-{
-	for (unsigned i = 0; i < MS_CHANNELS; i++) {
-		struct stat st = { 0 };
-
-		if (pump_end(m->pump, i) >= 0)
-			fstat(pump_end(m->pump, i), &st);
-		ms_put_u64(c, st.st_dev);
-		ms_put_u64(c, st.st_ino);
-	}
-}
 
 static void welcome(struct member *m)
 {
@@ -37,7 +24,6 @@ static void welcome(struct member *m)
 	ms_put_u64(&c, m->m);
 	ms_put_u16(&c, m->d->port_low);
 	ms_put_u16(&c, m->d->port_high);
-	control_put_channels(m, &c);
 	names_put_subnets(m->d, &c);
 	packets_put(m->control, &c, buf, NULL, 0);
 }
@@ -136,6 +122,26 @@ static void stats(struct member *m, struct ms_codec *in)
 	}
 }
 
+/* Passed on as it came: the coordinator writes the record. */
+static void step(struct member *m, struct ms_codec *in)
+{
+	uint64_t figures[MS_STEP_FIGURES];
+	Ms__Step s = MS__STEP__INIT;
+
+	s.member = m->id;
+	s.m = ms_get_u64(in);
+	s.step = ms_get_u8(in);
+	s.host = m->d->host;
+	s.mono_ns = ms_get_u64(in);
+	s.wall_ns = ms_get_u64(in);
+	for (int i = 0; i < MS_STEP_FIGURES; i++)
+		figures[i] = ms_get_u64(in);
+	s.n_figures = MS_STEP_FIGURES;
+	s.figures = figures;
+	if (!in->bad)
+		link_send(m->d->coordinator, LINK_MSG(STEP, step, &s));
+}
+
 static void relay(struct member *m, struct ms_codec *in)
 {
 	uint32_t to = ms_get_u32(in);
@@ -170,6 +176,7 @@ static void on_packet(void *user, struct ms_codec *in, unsigned type, int *fds, 
 	case MS_M_MIRROR:
 	case MS_M_IMAGE_SENT:
 	case MS_M_MOVE_FAILED:
+	case MS_M_CHECKED:
 		departure_packet(m, type, in, fds, count);
 		break;
 	case MS_R_READY:
@@ -178,6 +185,9 @@ static void on_packet(void *user, struct ms_codec *in, unsigned type, int *fds, 
 	case MS_M_RESUMED:
 	case MS_M_RELINKED:
 		arrival_packet(m, type, in);
+		break;
+	case MS_M_STEP:
+		step(m, in);
 		break;
 	default:
 		log_say(LOG_WARN, "rank %s says something unknown: %u", daemon_member_text(m->id, text), type);

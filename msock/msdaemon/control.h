@@ -7,8 +7,6 @@
 
 extern const struct packets_ops control_ops;
 
-/* Identity of the member's end of each channel. */
-void control_put_channels(const struct member *m, struct ms_codec *c);
 void control_relay(struct member *m, uint32_t from, const void *bytes, size_t size);
 void control_ended(struct member *m, uint32_t id, int status);
 void control_outcome(struct member *m, uint64_t move, bool committed);

@@ -11,6 +11,7 @@
 #include "image/image.h"
 #include "proto/link.h"
 #include "proto/seal.h"
+#include "proto/steps.h"
 #include "proto/wire.h"
 
 LIST_HEAD(member_list, member);
@@ -51,6 +52,9 @@ void daemon_end(struct daemon *d, int code) __attribute__((noreturn));
 /* Ask the coordinator for ABORTED. */
 void daemon_want_abort(struct daemon *d, uint32_t member, uint64_t m, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
+/* Says a step that is done; then the fault that was asked for here. `also`: what waits on that link goes first, too. */
+void daemon_step(struct daemon *d, uint32_t member, uint64_t m, enum ms_step step, const char *fault, struct link *also,
+		 uint64_t figure);
 void daemon_progress(struct daemon *d, const Ms__Progress *p);
 /* "0.2" */
 const char *daemon_member_text(uint32_t member, char text[24]);

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "image/image_needs.h"
@@ -41,7 +42,8 @@ struct departure {
 	enum departure_state state;
 	uint64_t m;
 	Ms__Place to; /* host is owned */
-	uint32_t via, timeout_ms, drain_ms;
+	uint32_t via, timeout_ms, drain_ms, flags, max_freeze_us;
+	uint64_t limit;
 	char *fault;
 	uint64_t hash_key;
 	uint8_t token[MS_TOKEN];
@@ -90,6 +92,14 @@ static void fail(struct departure *x, const char *reason)
 	daemon_want_abort(x->member->d, x->member->id, x->m, "%s", reason);
 }
 
+static void step(struct departure *x, enum ms_step which, uint64_t figure)
+{
+	struct daemon *d = x->member->d;
+	struct link *also = ms_fault_at(x->fault, which) ? mesh_link(d, &x->to) : NULL; /* it may have to be dialled */
+
+	daemon_step(d, x->member->id, x->m, which, x->fault, also, figure);
+}
+
 static void fail_unreachable(struct departure *x, const char *why)
 {
 	char text[600];
@@ -124,6 +134,7 @@ static void wait_cb(evutil_socket_t fd, short what, void *arg)
 		return;
 	}
 	set_state(x, DEPARTURE_WAITING);
+	step(x, MS_STEP_DIALLED, 0);
 }
 
 /* Await fd's event (or only an answer, fd -1) for a bounded time. */
@@ -156,6 +167,17 @@ static void ask_target(struct departure *x, const struct image_needs_blob *needs
 	in.timeout_ms = x->timeout_ms;
 	link_send(mesh_link(m->d, &x->to), LINK_MSG(MOVE_IN, move_in, &in));
 	await(x, -1, 0);
+	step(x, MS_STEP_COLLECTED, needs->size);
+}
+
+static void take_options(struct departure *x, const Ms__MoveBegin *b)
+{
+	x->via = b->via;
+	x->timeout_ms = b->timeout_ms;
+	x->drain_ms = b->drain_ms;
+	x->flags = (b->options ? b->options->flags : 0) | (b->no_precopy ? MS_MOVE_STOP_AND_COPY : 0);
+	x->max_freeze_us = b->options ? b->options->max_freeze_us : 0;
+	x->limit = b->options ? b->options->limit : 0;
 }
 
 void departure_begin(struct daemon *d, const Ms__MoveBegin *b)
@@ -180,9 +202,7 @@ void departure_begin(struct daemon *d, const Ms__MoveBegin *b)
 	x->to.base = (ProtobufCMessage)PROTOBUF_C_MESSAGE_INIT(&ms__place__descriptor);
 	x->to.ip = b->to->ip;
 	x->to.port = b->to->port;
-	x->via = b->via;
-	x->timeout_ms = b->timeout_ms;
-	x->drain_ms = b->drain_ms;
+	take_options(x, b);
 	x->sock = -1;
 	randombytes_buf(&x->hash_key, sizeof(x->hash_key));
 	m->departure = x;
@@ -205,6 +225,7 @@ void departure_answer(struct daemon *d, const Ms__MoveInAnswer *a)
 		fail(x, *a->error ? a->error : "the target's answer cannot be read");
 		return;
 	}
+	step(x, MS_STEP_ANSWERED, 0);
 	memcpy(x->token, a->token.data, sizeof(x->token));
 	to = net_address(x->to.ip, (uint16_t)a->port);
 	from = net_address(d->ip, 0);
@@ -216,6 +237,19 @@ void departure_answer(struct daemon *d, const Ms__MoveInAnswer *a)
 	}
 	set_state(x, DEPARTURE_DIALLING);
 	await(x, x->sock, EV_WRITE);
+}
+
+/* Identity of the member's end of each channel. */
+static void put_channels(const struct member *m, struct ms_codec *c)
+{
+	for (unsigned i = 0; i < MS_CHANNELS; i++) {
+		struct stat st = { 0 };
+
+		if (pump_end(m->pump, i) >= 0)
+			fstat(pump_end(m->pump, i), &st);
+		ms_put_u64(c, st.st_dev);
+		ms_put_u64(c, st.st_ino);
+	}
 }
 
 void departure_ready(struct daemon *d, const Ms__MoveReady *r)
@@ -236,13 +270,17 @@ void departure_ready(struct daemon *d, const Ms__MoveReady *r)
 	ms_put_u32(&c, x->timeout_ms);
 	ms_put_u64(&c, x->hash_key);
 	ms_put_str(&c, x->fault);
-	control_put_channels(x->member, &c);
+	ms_put_u8(&c, (uint8_t)x->flags);
+	ms_put_u32(&c, x->max_freeze_us);
+	ms_put_u64(&c, x->limit);
+	put_channels(x->member, &c);
 	packets_put(x->member->control, &c, buf, &x->sock, 1);
 	x->told = true;
-	if (x->via !=
-	    MS_VIA_DRAIN) /* now, since a process takes milliseconds to start and the freeze would wait for it */
+	if (x->via != MS_VIA_DRAIN &&
+	    !(x->flags & MS_MOVE_CHECK)) /* now, since a process takes milliseconds to start and the freeze would wait for it */
 		x->mirror = mirror_create(x->member->d, x->member->id, x->m);
 	set_state(x, DEPARTURE_RUNNING);
+	step(x, MS_STEP_ORDERED, 0);
 }
 
 static void frozen(struct departure *x, struct ms_codec *in)
@@ -259,6 +297,7 @@ static void frozen(struct departure *x, struct ms_codec *in)
 	m->holding = true;
 	pump_stop(m->pump);
 	pump_state_send(m->pump, x->m, mesh_link(m->d, &x->to));
+	step(x, MS_STEP_PUMPED, 0);
 }
 
 static void mirror_at(struct departure *x, uint16_t port)
@@ -339,6 +378,11 @@ static void image_sent(struct departure *x, struct ms_codec *in)
 	}
 	s.legs = list;
 	s.legs_left_out = ms_get_u32(in);
+	s.pages = ms_get_u64(in);
+	s.zero_pages = ms_get_u64(in);
+	s.backed_pages = ms_get_u64(in);
+	s.packed_bytes = ms_get_u64(in);
+	s.saved_bytes = ms_get_u64(in);
 	s.drained = x->drained;
 	s.mirrored = x->mirrored;
 	if (x->mirror && x->mirror_port) {
@@ -349,9 +393,25 @@ static void image_sent(struct departure *x, struct ms_codec *in)
 	if (x->state == DEPARTURE_FROZEN && !in->bad) {
 		set_state(x, DEPARTURE_SENT);
 		link_send(mesh_link(x->member->d, &x->to), LINK_MSG(IMAGE_SENT, image_sent, &s));
+		step(x, MS_STEP_PASSED, s.image_bytes);
 	}
 	free(legs);
 	free(list);
+}
+
+static void checked(struct departure *x, struct ms_codec *in)
+{
+	Ms__Checked k = MS__CHECKED__INIT;
+
+	k.member = x->member->id;
+	k.m = x->m;
+	k.bytes = ms_get_u64(in);
+	k.rate = ms_get_u64(in);
+	k.dirty_rate = ms_get_u64(in);
+	k.freeze_ns = ms_get_u64(in);
+	k.total_ns = ms_get_u64(in);
+	if (x->state == DEPARTURE_RUNNING && !in->bad)
+		link_send(x->member->d->coordinator, LINK_MSG(CHECKED, checked, &k));
 }
 
 void departure_packet(struct member *m, unsigned type, struct ms_codec *in, int *fds, unsigned count)
@@ -373,6 +433,9 @@ void departure_packet(struct member *m, unsigned type, struct ms_codec *in, int 
 		break;
 	case MS_M_IMAGE_SENT:
 		image_sent(x, in);
+		break;
+	case MS_M_CHECKED:
+		checked(x, in);
 		break;
 	default:
 		ms_get_str(in, why, sizeof(why));
@@ -403,6 +466,7 @@ static void committed(struct departure *x)
 		mirror_outcome(x->mirror, true);
 	relay_learn(m->d, m->id, &x->to, x->m);
 	member_set_state(m, MEMBER_LEFT, "COMMITTED");
+	step(x, MS_STEP_LEFT, true);
 	departure_destroy(x);
 	control_outcome(m, m->m, true);
 	member_release_held(m, false);
@@ -420,6 +484,7 @@ static void aborted(struct departure *x, const char *reason)
 	if (x->mirror)
 		mirror_outcome(x->mirror, false);
 	member_set_state(m, MEMBER_JOINED, reason);
+	step(x, MS_STEP_LEFT, false);
 	if (x->told)
 		control_outcome(m, x->m, false);
 	if (x->sock >= 0)

@@ -20,6 +20,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "msdaemon/arrival.h"
@@ -30,6 +31,8 @@
 #include "proto/helpers.h"
 #include "proto/log.h"
 #include "proto/net.h"
+
+enum { FAULT_FLUSH_MS = 1000 };
 
 struct start { /* what stdin said */
 	uint32_t coordinator_ip;
@@ -58,6 +61,39 @@ void daemon_want_abort(struct daemon *d, uint32_t member, uint64_t m, const char
 	w.m = m;
 	w.reason = reason;
 	link_send(d->coordinator, LINK_MSG(WANT_ABORT, want_abort, &w));
+}
+
+static uint64_t now_ns(clockid_t clock)
+{
+	struct timespec t;
+
+	clock_gettime(clock, &t);
+	return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+void daemon_step(struct daemon *d, uint32_t member, uint64_t m, enum ms_step step, const char *fault, struct link *also,
+		 uint64_t figure)
+{
+	const char *act = ms_fault_at(fault, step);
+	Ms__Step s = MS__STEP__INIT;
+
+	s.member = member;
+	s.m = m;
+	s.step = step;
+	s.host = d->host;
+	s.mono_ns = now_ns(CLOCK_MONOTONIC);
+	s.wall_ns = now_ns(CLOCK_REALTIME);
+	s.n_figures = 1;
+	s.figures = &figure;
+	link_send(d->coordinator, LINK_MSG(STEP, step, &s));
+	if (!act)
+		return;
+	link_flush(also, FAULT_FLUSH_MS);
+	link_flush(d->coordinator, FAULT_FLUSH_MS);
+	log_say(LOG_WARN, "%s: fault %s", d->host, fault);
+	if (*act == 'd')
+		kill(getpid(), SIGKILL);
+	link_break(d->coordinator);
 }
 
 void daemon_progress(struct daemon *d, const Ms__Progress *p)

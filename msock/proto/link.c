@@ -376,6 +376,12 @@ void link_send(struct link *l, const Ms__Msg *msg)
 	free(frame);
 }
 
+void link_break(struct link *l)
+{
+	if (l && bufferevent_getfd(l->bev) >= 0)
+		shutdown(bufferevent_getfd(l->bev), SHUT_RDWR);
+}
+
 void link_flush(struct link *l, int timeout_ms)
 {
 	struct evbuffer *out = l ? bufferevent_get_output(l->bev) : NULL;

@@ -49,6 +49,8 @@ bool link_was_forged(const struct link *l);
 size_t link_backlog(const struct link *l);
 struct sockaddr_in link_peer(const struct link *l);
 void link_send(struct link *l, const Ms__Msg *msg);
+/* As if the wire were cut: both ends see that soon. For fault points. */
+void link_break(struct link *l);
 /* Send what waits, at most timeout_ms; for the last words of a process. */
 void link_flush(struct link *l, int timeout_ms);
 

@@ -40,12 +40,18 @@ enum {
 
 enum ms_via { MS_VIA_AUTO, MS_VIA_DRAIN, MS_VIA_MIRROR };
 
+enum ms_move_flags {
+	MS_MOVE_STOP_AND_COPY = 1, /* nothing is sent before the freeze */
+	MS_MOVE_CHECK = 2,         /* only ask: M_CHECKED instead of the freeze */
+	MS_MOVE_PACK_NEVER = 4,    /* no compression */
+	MS_MOVE_PACK_ALWAYS = 8,   /* whether it pays or not: for tests */
+};
+
 /* Control socket. D: from msdaemon, M: from the member, R: from the restorer. */
 enum ms_ctl_type {
 	MS_M_HELLO = 1,    /* u32 pid */
 	MS_D_WELCOME,      /* u32 member, str job, str host, ip real, ip virtual, u64 m (last used),
 	                      u16 port lowest, u16 port highest (0 0: any),
-	                      MS_CHANNELS x { u64 st_dev, u64 st_ino }: the member's end of each, 0 0 if none;
 	                      u8 n, n x { u32 net, u8 bits }: the job's virtual subnets (nothing: 100.64.0.0/10) */
 	MS_M_SERVING,      /* u16 data port, cookie: the member's data listener is open */
 	MS_D_SERVING_OK,   /* the master knows it */
@@ -54,8 +60,9 @@ enum ms_ctl_type {
 	MS_D_PLACE,        /* u32 request, u8 status (enum ms_place), u32 member, ip real, u16 data port, u64 m, cookie */
 	MS_M_RELAY,        /* u32 to member, bytes: a relink message; the daemons bring it to the member, wherever it is */
 	MS_D_RELAY,        /* u32 from member, bytes */
-	MS_D_MOVE,         /* u64 m, u8 via, u32 drain ms, u32 timeout ms, u64 hash key, str fault,
-	                      MS_CHANNELS x { u64 st_dev, u64 st_ino } as in WELCOME, of the ends that it has now; one
+	MS_D_MOVE,         /* u64 m, u8 via, u32 drain ms, u32 timeout ms, u64 hash key, str fault, u8 flags (enum
+	                      ms_move_flags), u32 longest freeze in us (0: not said), u64 bytes/s before the freeze (0: no
+	                      limit), MS_CHANNELS x { u64 st_dev, u64 st_ino }: the member's end of each, 0 0 if none; one
 	                      descriptor: the image connection, at its other end is the restorer */
 	MS_M_FROZEN,       /* u64 m, u32 streams drained, u32 streams mirrored: no thread runs any more */
 	MS_M_MIRROR,       /* u64 m, u16 n, n x { u64 S, u32 leg, u8 fin_sent, u8 at_end, u64 taken }; n descriptors.
@@ -79,6 +86,10 @@ enum ms_ctl_type {
 	MS_M_STATS,        /* u32 streams, u32 mirrors attached, u64 relinks, u64 bytes carried; u32 open streams of which
 			      some may be left out, each: u32 member, u64 bytes written, u64 taken */
 	MS_D_KICK,         /* nothing: look at your listener */
+	MS_M_STEP,         /* u64 m, u8 step (enum ms_step, steps.h), u64 when (ns, CLOCK_MONOTONIC of the sender), u64 when
+	                      (CLOCK_REALTIME), 4 x u64 figures. From the restorer too */
+	MS_M_CHECKED,      /* u64 m, u64 bytes to be sent, u64 bytes/s they went in a trial, u64 bytes/s being written, u64
+	                      freeze ns, u64 total ns, both predicted: the answer to MS_MOVE_CHECK */
 };
 
 enum ms_place { MS_PLACE_OK, MS_PLACE_NOBODY, MS_PLACE_ENDED };

@@ -92,11 +92,44 @@ static void agent_outcome(void)
 		ms_exit_group(0);
 }
 
+static void agent_step(enum ms_step step, const uint64_t figures[MS_STEP_FIGURES])
+{
+	struct ms_codec c;
+
+	control_begin(&c, MS_M_STEP, source.m);
+	ms_put_u8(&c, (uint8_t)step);
+	ms_put_u64(&c, ms_clock_ns(CLOCK_MONOTONIC));
+	ms_put_u64(&c, ms_clock_ns(CLOCK_REALTIME));
+	for (int i = 0; i < MS_STEP_FIGURES; i++)
+		ms_put_u64(&c, figures[i]);
+	control_send(&c);
+}
+
+static void agent_forecast(void)
+{
+	struct image_forecast f = { 0 };
+	char why[IMAGE_WHY] = "";
+	struct ms_codec out;
+
+	if (image_forecast(&source, &f, why)) {
+		agent_failed(why);
+		return;
+	}
+	control_begin(&out, MS_M_CHECKED, source.m);
+	ms_put_u64(&out, f.bytes);
+	ms_put_u64(&out, f.rate);
+	ms_put_u64(&out, f.dirty_rate);
+	ms_put_u64(&out, f.freeze_ns);
+	ms_put_u64(&out, f.total_ns);
+	control_send(&out);
+}
+
 static void agent_move(struct ms_codec *c)
 {
 	struct image_stats stats = { 0 };
 	char why[IMAGE_WHY] = "";
 	struct ms_codec out;
+	uint8_t flags;
 
 	source.m = ms_get_u64(c);
 	ms_get_u8(c);
@@ -105,6 +138,13 @@ static void agent_move(struct ms_codec *c)
 	source.hash_key = ms_get_u64(c);
 	ms_get_str(c, fault, sizeof(fault));
 	source.fault = fault;
+	flags = ms_get_u8(c);
+	source.stop_and_copy = flags & MS_MOVE_STOP_AND_COPY;
+	source.pack_never = flags & MS_MOVE_PACK_NEVER;
+	source.pack_always = flags & MS_MOVE_PACK_ALWAYS;
+	source.max_freeze_us = ms_get_u32(c);
+	source.limit = ms_get_u64(c);
+	source.step = agent_step;
 	source.control_fd = control_fd;
 	source.listener_fd = -1;
 	source.resume = resume;
@@ -117,7 +157,9 @@ static void agent_move(struct ms_codec *c)
 			source.channel[i].ino = st.st_ino;
 		}
 	}
-	if (image_send_early(&source, why)) {
+	if (flags & MS_MOVE_CHECK) {
+		agent_forecast();
+	} else if (image_send_early(&source, why)) {
 		agent_failed(why);
 	} else if (image_freeze(MS_KICK_SIGNAL, agent_tid, 5000000000ull, why) || image_send(&source, &stats, why)) {
 		agent_failed(why);

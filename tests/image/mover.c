@@ -2,7 +2,8 @@
 /*
  * mover - both daemons in one, for tests of the image.
  *
- *   mover [-n MOVES] [-a] [-x] [-f FAULT] [-e MS] [-m MODE] [-t S] [-v] MSRESTORE MEMBER.so PROGRAM ARGS...
+ *   mover [-n MOVES] [-a] [-x] [-f FAULT] [-e MS] [-m MODE] [-t S] [-s] [-c] [-z] [-q MS] [-l RATE] [-v]
+ *         MSRESTORE MEMBER.so PROGRAM ARGS...
  *
  * Runs the program with the stand-in library and moves it each time it writes
  * a line "move", or every MS milliseconds, at most MOVES times.  -a: each move
@@ -12,6 +13,8 @@
  * -m: use this mode of image_place, not the best.  -t: the program starts in a
  * time namespace this many seconds ahead (root only).  -v: figures of each move,
  * and how long the same bytes take over plain TCP.
+ * -s: stop and copy. -c: before each move ask what it would take. -z: compress always. -q: the longest freeze. -l:
+ * bytes/s before the freeze.
  * What else the program writes goes to stdout.  Ends as the program ends.
  */
 #include <arpa/inet.h>
@@ -33,6 +36,7 @@
 
 #include "image/image.h"
 #include "proto/codec.h"
+#include "proto/steps.h"
 #include "proto/wire.h"
 
 enum { WAIT_MS = 10000 };
@@ -44,7 +48,10 @@ struct process {
 
 static struct {
 	int moves, every_ms, mode, ahead;
-	bool give_up, refusal, verbose;
+	bool give_up, refusal, verbose, ask;
+	uint8_t flags;
+	uint32_t max_freeze_us;
+	uint64_t limit;
 	const char *fault, *restore, *library;
 } opt = { .moves = 3, .fault = "", .mode = -1 };
 
@@ -227,7 +234,7 @@ static void send_restore(int control, int image)
 	send_packet(control, &c, buf, fds, 4);
 }
 
-static void send_move(int image)
+static void send_move(int image, uint8_t flags)
 {
 	uint8_t buf[1024];
 	struct ms_codec c;
@@ -239,6 +246,9 @@ static void send_move(int image)
 	ms_put_u32(&c, WAIT_MS);
 	ms_put_u64(&c, 0x1234567812345678ull + move_number);
 	ms_put_str(&c, opt.fault);
+	ms_put_u8(&c, opt.flags | flags);
+	ms_put_u32(&c, opt.max_freeze_us);
+	ms_put_u64(&c, opt.limit);
 	send_packet(member.control, &c, buf, &image, 1);
 	kill(member.pid, MS_KICK_SIGNAL);
 }
@@ -254,18 +264,39 @@ static void send_outcome(int fd, uint8_t type, bool committed)
 	send_packet(fd, &c, buf, NULL, 0);
 }
 
+/* What the test wants to see of the steps. */
+static void step(struct ms_codec *c)
+{
+	enum ms_step which = ms_get_u8(c);
+	uint64_t n[MS_STEP_FIGURES];
+
+	ms_get_u64(c);
+	ms_get_u64(c);
+	for (int i = 0; i < MS_STEP_FIGURES; i++)
+		n[i] = ms_get_u64(c);
+	if (opt.verbose)
+		fprintf(stderr, "mover: step %s %s %llu %llu %llu %llu\n", ms_step_actor(which), ms_step_name(which),
+			(unsigned long long)n[0], (unsigned long long)n[1], (unsigned long long)n[2],
+			(unsigned long long)n[3]);
+}
+
 /* Type of the answer, its fields behind the move's number in *c; 0 when nothing came. */
 static uint8_t answer(int fd, uint8_t *buf, size_t size, struct ms_codec *c)
 {
-	long n = receive(fd, buf, size, WAIT_MS);
 	uint8_t type;
 
-	if (n <= 0)
-		return 0;
-	ms_codec_init(c, buf, (size_t)n);
-	ms_get_u8(c);
-	type = ms_get_u8(c);
-	ms_get_u64(c);
+	do {
+		long n = receive(fd, buf, size, WAIT_MS);
+
+		if (n <= 0)
+			return 0;
+		ms_codec_init(c, buf, (size_t)n);
+		ms_get_u8(c);
+		type = ms_get_u8(c);
+		ms_get_u64(c);
+		if (type == MS_M_STEP)
+			step(c);
+	} while (type == MS_M_STEP);
 	return type;
 }
 
@@ -302,13 +333,11 @@ static bool restorer_has(const struct process *p, uint8_t want, uint64_t *sum, c
 	return false;
 }
 
-/* One try; true if the image was complete and right. The new process is in *to. */
-static bool move_try(struct process *to, uint64_t *bytes, char *why)
+/* A restorer that is ready, in *to; the other end of its image connection, or -1. */
+static int target_make(struct process *to, char *why)
 {
-	uint64_t sent = 0, had = 0;
 	int ctl[2], image[2];
-	char other[IMAGE_WHY] = "";
-	bool ok;
+	uint64_t had = 0;
 
 	move_number++;
 	pair(SOCK_SEQPACKET, ctl);
@@ -320,12 +349,51 @@ static bool move_try(struct process *to, uint64_t *bytes, char *why)
 	close(ctl[1]);
 	send_restore(to->control, image[1]);
 	close(image[1]);
-	if (!restorer_has(to, MS_R_READY, &had, why)) {
-		close(image[0]);
-		return false;
-	}
-	send_move(image[0]);
+	if (restorer_has(to, MS_R_READY, &had, why))
+		return image[0];
 	close(image[0]);
+	return -1;
+}
+
+/* What a move would take: the program goes on as if nothing had been. */
+static void ask(void)
+{
+	struct process to = { .alive = -1 };
+	char why[IMAGE_WHY] = "";
+	uint8_t buf[4096];
+	struct ms_codec c;
+	int image = target_make(&to, why);
+	uint64_t bytes, rate, dirty, freeze;
+
+	if (image < 0)
+		die("the check failed: %s", why);
+	send_move(image, MS_MOVE_CHECK);
+	close(image);
+	if (answer(member.control, buf, sizeof(buf), &c) != MS_M_CHECKED)
+		die("the check failed: no answer");
+	bytes = ms_get_u64(&c);
+	rate = ms_get_u64(&c);
+	dirty = ms_get_u64(&c);
+	freeze = ms_get_u64(&c);
+	fprintf(stderr, "mover: predicted %llu bytes, rate %llu, dirty %lld, freeze %.2f ms, total %.2f ms\n",
+		(unsigned long long)bytes, (unsigned long long)rate, (long long)dirty, (double)freeze / 1e6,
+		(double)ms_get_u64(&c) / 1e6);
+	send_outcome(member.control, MS_D_OUTCOME, false);
+	process_end(&to, true);
+}
+
+/* One try; true if the image was complete and right. The new process is in *to. */
+static bool move_try(struct process *to, uint64_t *bytes, char *why)
+{
+	uint64_t sent = 0, had = 0;
+	char other[IMAGE_WHY] = "";
+	int image = target_make(to, why);
+	bool ok;
+
+	if (image < 0)
+		return false;
+	send_move(image, 0);
+	close(image);
 	ok = member_sent(&sent, bytes, why);
 	if (!ok) {
 		/* The other's end of the connection closes only with the agent's; its reason is ours. */
@@ -486,6 +554,8 @@ static int run(void)
 		}
 		if (wanted) {
 			wanted = 0;
+			if (opt.ask)
+				ask();
 			move();
 			last = now_ns();
 		}
@@ -508,7 +578,7 @@ int main(int argc, char **argv)
 {
 	int c;
 
-	while ((c = getopt(argc, argv, "+n:e:f:m:t:axv")) != -1) {
+	while ((c = getopt(argc, argv, "+n:e:f:m:t:q:l:axvscz")) != -1) {
 		if (c == 'n')
 			opt.moves = atoi(optarg);
 		else if (c == 'e')
@@ -519,6 +589,16 @@ int main(int argc, char **argv)
 			opt.mode = atoi(optarg);
 		else if (c == 't')
 			opt.ahead = atoi(optarg);
+		else if (c == 'q')
+			opt.max_freeze_us = (uint32_t)(atof(optarg) * 1000);
+		else if (c == 'l')
+			opt.limit = strtoull(optarg, NULL, 10);
+		else if (c == 's')
+			opt.flags |= MS_MOVE_STOP_AND_COPY;
+		else if (c == 'z')
+			opt.flags |= MS_MOVE_PACK_ALWAYS;
+		else if (c == 'c')
+			opt.ask = true;
 		else if (c == 'a')
 			opt.give_up = true;
 		else if (c == 'x')

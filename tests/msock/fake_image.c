@@ -118,6 +118,17 @@ int image_check(const struct image_source *src, char why[IMAGE_WHY])
 	return 0;
 }
 
+int image_send_more(char why[IMAGE_WHY])
+{
+	return 0;
+}
+
+int image_forecast(const struct image_source *src, struct image_forecast *f, char why[IMAGE_WHY])
+{
+	f->bytes = 1;
+	return 0;
+}
+
 int image_send_early(const struct image_source *src, char why[IMAGE_WHY])
 {
 	return 0;

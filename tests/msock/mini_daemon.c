@@ -157,8 +157,6 @@ static void welcome(unsigned i)
 	ms_put_u64(&c, 0);
 	ms_put_u16(&c, 0);
 	ms_put_u16(&c, 0);
-	for (int n = 0; n < 2 * MS_CHANNELS; n++)
-		ms_put_u64(&c, 0);
 	send_packet(members[i].fd, &c, buf, NULL, 0);
 }
 
@@ -276,6 +274,11 @@ static void start_move(unsigned i)
 	ms_put_u32(&c, 10000);
 	ms_put_u64(&c, 1);
 	ms_put_str(&c, "");
+	ms_put_u8(&c, 0);
+	ms_put_u32(&c, 0);
+	ms_put_u64(&c, 0);
+	for (int n = 0; n < 2 * MS_CHANNELS; n++)
+		ms_put_u64(&c, 0);
 	send_packet(m->fd, &c, buf, &pair[1], 1);
 	close(pair[1]);
 }

@@ -12,6 +12,7 @@
 #include "image/image_format.h"
 #include "image/say.h"
 #include "image/sum.h"
+#include "proto/steps.h"
 #include "lib/sys.h"
 
 enum { RESTORE_RUNS_MAX = 1 << 18 };
@@ -78,7 +79,8 @@ struct restore {
 	int dumpable;
 
 	struct image_sum sum;
-	uint64_t page_bytes, all_bytes;
+	uint64_t page_bytes, all_bytes, zero_pages;
+	long faults; /* page faults of this process at the freeze */
 	uint64_t keep_at; /* all below has been looked at */
 	bool tracked;     /* pages came before the freeze */
 	uint32_t page_frames;
@@ -94,6 +96,9 @@ void zone_move_self(void);
 void *zone_alloc(size_t bytes); /* address space only, pages come when used; never NULL */
 int zone_clear_rest(void);      /* unmap all that is not in the zone; the vdso moves there */
 
+/* restore_libc.c: memory of the thread for code that was compiled to have one. The member's takes its place. */
+void libc_stand_in(void);
+
 /* restore_place.c: namespaces */
 __attribute__((noreturn)) void place_spawn(enum image_mode mode, int tid);
 int place_clock(const int64_t offset[2]);
@@ -104,6 +109,8 @@ int control_restore(void);
 int control_ready(void);
 int control_image_ok(void);
 void control_failed(void);
+/* Says a step that is done; then the fault that was asked for here. */
+void control_step(enum ms_step step, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
 int control_wait_resume(void);
 int control_listen(void);
 

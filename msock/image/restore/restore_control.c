@@ -104,6 +104,26 @@ void control_failed(void)
 	ms_exit_group(1);
 }
 
+void control_step(enum ms_step step, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
+{
+	const char *act = ms_fault_at(restore.fault, step);
+	struct ms_codec out;
+
+	control_begin(&out, MS_M_STEP);
+	ms_put_u8(&out, (uint8_t)step);
+	ms_put_u64(&out, ms_clock_ns(CLOCK_MONOTONIC));
+	ms_put_u64(&out, ms_clock_ns(CLOCK_REALTIME));
+	ms_put_u64(&out, a);
+	ms_put_u64(&out, b);
+	ms_put_u64(&out, c);
+	ms_put_u64(&out, d);
+	control_send(&out);
+	if (act && *act == 'd')
+		ms_kill(ms_getpid(), SIGKILL);
+	else if (act)
+		ms_shutdown(restore.image_fd, SHUT_RDWR);
+}
+
 /* The member's data listener, at the place where it is now. */
 int control_listen(void)
 {
@@ -165,6 +185,7 @@ int control_wait_resume(void)
 			continue;
 		if (!ms_get_u8(&c) || c.bad)
 			ms_exit_group(0); /* given up */
+		control_step(MS_STEP_GOING, 0, 0, 0, 0);
 		restore.arrival.msg = restore.message;
 		restore.arrival.msg_bytes = (size_t)n;
 		return 0;

@@ -50,5 +50,6 @@ void restore_start(long *sp)
 	spawn_tid = (int)proc_number(&s, 10);
 	ms_sigprocmask(SIG_SETMASK, &all, NULL);
 	zone_move_self();
+	libc_stand_in();
 	restore_enter(on_own_stack, main_stack + sizeof(main_stack));
 }

@@ -6,8 +6,10 @@
 
 #include <cpuid.h>
 #include <errno.h>
+#include <lz4.h>
+#include <sys/resource.h>
 
-enum { PATH_POOL = 256 << 20 };
+enum { PATH_POOL = 256 << 20, PACKED_MAX = IMAGE_BATCH_PAGES * IMAGE_PAGE };
 
 /* A clock that is behind by no more than this is waited for, where it cannot be set. */
 enum { CLOCK_WAIT_NS = 100000000 };
@@ -15,6 +17,7 @@ enum { CLOCK_WAIT_NS = 100000000 };
 static uint8_t frame[IMAGE_FRAME_MAX];
 static struct iovec page_iov[IMAGE_RUNS_MAX];
 static char path_buf[IMAGE_PATH_MAX];
+static char *packed_in, *packed_out; /* PACKED_MAX bytes each, from the first frame of them on */
 
 static int bad(const char *what)
 {
@@ -239,6 +242,14 @@ static int frame_ping(struct ms_codec *c)
 	return 0;
 }
 
+static long faults(void)
+{
+	struct rusage use = { 0 };
+
+	ms_sys2(SYS_getrusage, RUSAGE_SELF, (long)&use);
+	return use.ru_minflt + use.ru_majflt;
+}
+
 /* The clocks first: a time namespace can be entered by a single thread only. */
 static int frame_freeze(struct ms_codec *c)
 {
@@ -266,7 +277,11 @@ static int frame_freeze(struct ms_codec *c)
 		return image_say(restore.why,
 				 "this host's clock is behind the member's, and there is no time namespace to mend it");
 	}
-	return threads_create();
+	if (threads_create())
+		return -1;
+	restore.faults = faults();
+	control_step(MS_STEP_ENTERED, restore.thread_count, 0, 0, 0);
+	return 0;
 }
 
 static int frame_program(struct ms_codec *c)
@@ -282,9 +297,9 @@ static int frame_program(struct ms_codec *c)
 	return c->bad ? bad("the program's marks") : 0;
 }
 
-static int frame_pages(uint64_t bytes)
+/* The list of runs in front of pages, `front` bytes of it behind the count; sets page_iov and the bytes of the pages. */
+static int runs_take(uint64_t bytes, uint16_t *count, uint64_t *data)
 {
-	uint64_t data = 0;
 	struct ms_codec c;
 	uint16_t n;
 
@@ -297,6 +312,8 @@ static int frame_pages(uint64_t bytes)
 	if (read_all(frame, 12ul * n))
 		return -1;
 	ms_codec_init(&c, frame, 12ul * n);
+	*count = n;
+	*data = 0;
 	for (uint16_t i = 0; i < n; i++) {
 		uint64_t start = ms_get_u64(&c);
 		uint64_t size = (uint64_t)ms_get_u32(&c) * IMAGE_PAGE;
@@ -310,13 +327,16 @@ static int frame_pages(uint64_t bytes)
 		if (memory_open(area))
 			return -1;
 		page_iov[i] = (struct iovec){ (void *)start, size };
-		data += size;
+		*data += size;
 	}
-	if (data + 2 + 12ull * n != bytes)
-		return bad("a frame of pages of another length");
-	if (readv_all(page_iov, n, data))
-		return -1;
-	restore.page_bytes += data;
+	return 0;
+}
+
+/* They are in memory: into the sum with them. `frame` still holds their list. */
+static void runs_count(uint16_t n)
+{
+	struct ms_codec c;
+
 	ms_codec_init(&c, frame, 12ul * n);
 	for (uint16_t i = 0; i < n; i++) {
 		uint64_t start = ms_get_u64(&c);
@@ -326,6 +346,86 @@ static int frame_pages(uint64_t bytes)
 	restore.page_frames++;
 	if (ms_streq(restore.fault, "target-dies-mid-image"))
 		ms_exit_group(9);
+}
+
+static int frame_pages(uint64_t bytes)
+{
+	uint64_t data;
+	uint16_t n;
+
+	if (runs_take(bytes, &n, &data))
+		return -1;
+	if (data + 2 + 12ull * n != bytes)
+		return bad("a frame of pages of another length");
+	if (readv_all(page_iov, n, data))
+		return -1;
+	restore.page_bytes += data;
+	runs_count(n);
+	return 0;
+}
+
+static int frame_pack(uint64_t bytes)
+{
+	uint64_t data, packed, at = 0;
+	uint16_t n;
+
+	if (!packed_in) {
+		packed_in = zone_alloc(2 * PACKED_MAX);
+		packed_out = packed_in + PACKED_MAX;
+	}
+	if (runs_take(bytes, &n, &data))
+		return -1;
+	packed = bytes - 2 - 12ull * n;
+	if (!packed || packed > PACKED_MAX || data > PACKED_MAX)
+		return bad("a frame of packed pages of another length");
+	if (read_all(packed_in, packed))
+		return -1;
+	if (LZ4_decompress_safe(packed_in, packed_out, (int)packed, (int)data) != (int)data)
+		return bad("packed pages that cannot be unpacked");
+	for (uint16_t i = 0; i < n; i++) {
+		memcpy(page_iov[i].iov_base, packed_out + at, page_iov[i].iov_len);
+		at += page_iov[i].iov_len;
+	}
+	restore.page_bytes += data;
+	runs_count(n);
+	return 0;
+}
+
+/* Pages whose content is known without being sent. Their runs may be longer than those of a frame with content. */
+static int frame_zeros(struct ms_codec *c)
+{
+	uint16_t n = ms_get_u16(c);
+
+	for (uint16_t i = 0; i < n; i++) {
+		uint64_t start = ms_get_u64(c);
+		uint64_t pages = ms_get_u32(c), size = pages * IMAGE_PAGE;
+		struct restore_area *area;
+
+		if (c->bad || start % IMAGE_PAGE || start > 1ull << 47)
+			return bad("a list of zero pages");
+		area = memory_area_of(start, start + size);
+		if (!area)
+			return bad("pages for memory that is not there");
+		if (memory_open(area))
+			return -1;
+		memset((void *)start, 0, size);
+		image_sum_add(&restore.sum, (void *)start, start, pages);
+		restore.zero_pages += pages;
+	}
+	return 0;
+}
+
+static int frame_trial(uint64_t bytes)
+{
+	if (bytes > IMAGE_BATCH_PAGES * IMAGE_PAGE)
+		return bad("a trial that is too large");
+	while (bytes) {
+		uint64_t n = bytes < sizeof(frame) ? bytes : sizeof(frame);
+
+		if (read_all(frame, n))
+			return -1;
+		bytes -= n;
+	}
 	return 0;
 }
 
@@ -343,6 +443,8 @@ static int frame_end(struct ms_codec *c)
 		return image_say(restore.why, "the sum of the pages does not match: memory was damaged on the way");
 	if (!restore.prepare || !restore.thread_count)
 		return bad("it has no threads");
+	control_step(MS_STEP_SUMMED, restore.page_bytes / IMAGE_PAGE, restore.zero_pages,
+		     (uint64_t)(faults() - restore.faults), 0);
 	if (memory_close() || memory_place_spans() || memory_program() || control_listen())
 		return -1;
 	ms_close(restore.image_fd);
@@ -357,6 +459,7 @@ static int frame_end(struct ms_codec *c)
 	if (e)
 		return image_say(restore.why, "%s", a->why);
 	threads_dress();
+	control_step(MS_STEP_PREPARED, 0, 0, 0, 0);
 	return control_image_ok() ? -1 : 1;
 }
 
@@ -380,6 +483,8 @@ static int frame_take(uint8_t type, struct ms_codec *c)
 	case IMAGE_KEEP_END:
 		memory_drop(restore.keep_at, UINT64_MAX);
 		return 0;
+	case IMAGE_ZEROS:
+		return frame_zeros(c);
 	case IMAGE_PROGRAM:
 		return frame_program(c);
 	case IMAGE_END:
@@ -403,6 +508,10 @@ int stream_receive(void)
 		type = image_frame_get(&c, &bytes);
 		if (type == IMAGE_PAGES) {
 			e = frame_pages(bytes);
+		} else if (type == IMAGE_PACK) {
+			e = frame_pack(bytes);
+		} else if (type == IMAGE_TRIAL) {
+			e = frame_trial(bytes);
 		} else {
 			if (!type || bytes > sizeof(frame))
 				return bad("not a frame");
