@@ -102,6 +102,17 @@ static int move_again(uint64_t *at)
 	return 0;
 }
 
+/* Tell the streams of the move; later those that were opened since, which are steady and know nothing. */
+static void move_ask_streams(bool all)
+{
+	for (struct conn *c = conn_first(); c; c = c->next) {
+		if (c->phase != CONN_OPEN || !c->s.self->draining || (!all && c->s.state != STREAM_STEADY))
+			continue;
+		stream_handle(&c->s, STREAM_MOVE, NULL);
+		conn_sync(c);
+	}
+}
+
 /* Run the engine until the streams allow the freeze. The lock is held at the return. */
 static int move_drain(void)
 {
@@ -117,14 +128,10 @@ static int move_drain(void)
 	move.phase = MOVE_DRAIN;
 	core.self.draining = move.via != MS_VIA_MIRROR;
 	core.local.draining = true;
-	for (struct conn *c = conn_first(); c; c = c->next) {
-		if (c->phase == CONN_OPEN && c->s.self->draining) {
-			stream_handle(&c->s, STREAM_MOVE, NULL);
-			conn_sync(c);
-		}
-	}
+	move_ask_streams(true);
 	for (;;) {
 		engine_run();
+		move_ask_streams(false);
 		ready = move_look(ms_clock_ns(CLOCK_MONOTONIC), drain_end, end);
 		if (ready)
 			return ready;
