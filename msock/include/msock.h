@@ -87,7 +87,8 @@ int msock_want(int sd, unsigned events, void *user);
 /*
  * Wait until an event is there, at most timeout_ms (-1: for ever, 0: look
  * only).  Returns the number of events stored, 0 at the end of the time.
- * EINTR only for signals that are the application's.
+ * EINTR for signals that are the application's; now and then also when a signal
+ * woke this thread and another one took it, as with poll(2): call again.
  */
 int msock_wait(struct msock_event *events, int max, int timeout_ms);
 

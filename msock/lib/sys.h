@@ -26,9 +26,27 @@
 #include <sys/uio.h>
 #include <time.h>
 
+#ifdef MSOCK_HOLD_UP
+/* Builds for tests: of 1024 system calls so many are preceded by up to a millisecond of sleep, as on a busy machine. */
+static inline void ms_hold_up(void)
+{
+	uint32_t dice = (uint32_t)(__builtin_ia32_rdtsc() * 0x9e3779b97f4a7c15ull >> 32);
+	struct timespec t = { 0, (long)(dice >> 10 & 1023) * 1000 };
+	long ret;
+
+	if ((dice & 1023) < MSOCK_HOLD_UP)
+		__asm__ volatile("syscall" : "=a"(ret) : "0"((long)SYS_nanosleep), "D"(&t), "S"(0L) : "rcx", "r11", "memory");
+}
+#else
+static inline void ms_hold_up(void)
+{
+}
+#endif
+
 #if defined(__x86_64__)
 static inline long ms_sys6(long n, long a, long b, long c, long d, long e, long f)
 {
+	ms_hold_up();
 	register long r10 __asm__("r10") = d;
 	register long r8 __asm__("r8") = e;
 	register long r9 __asm__("r9") = f;
@@ -43,6 +61,7 @@ static inline long ms_sys6(long n, long a, long b, long c, long d, long e, long 
 
 static inline long ms_sys4(long n, long a, long b, long c, long d)
 {
+	ms_hold_up();
 	register long r10 __asm__("r10") = d;
 	long ret;
 
@@ -52,6 +71,7 @@ static inline long ms_sys4(long n, long a, long b, long c, long d)
 
 static inline long ms_sys3(long n, long a, long b, long c)
 {
+	ms_hold_up();
 	long ret;
 
 	__asm__ volatile("syscall" : "=a"(ret) : "0"(n), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");

@@ -40,9 +40,11 @@ static void fake_set(uint32_t state)
 
 void image_park(void *ucontext)
 {
+	uint32_t state;
+
 	__atomic_add_fetch(&fake_parked, 1, __ATOMIC_SEQ_CST);
-	while (fake_state != FAKE_RUN) {
-		if (fake_state == FAKE_RESUME && ms_gettid() == ms_getpid()) {
+	while ((state = fake_state) != FAKE_RUN) {
+		if (state == FAKE_RESUME && ms_gettid() == ms_getpid()) {
 			struct timespec slice = { 0, 50000 };
 
 			while (ms_tgkill(ms_getpid(), fake_mover, 0) == 0)
@@ -52,7 +54,7 @@ void image_park(void *ucontext)
 			fake_set(FAKE_RUN);
 			break;
 		}
-		ms_futex((void *)&fake_state, FUTEX_WAIT, fake_state, NULL);
+		ms_futex((void *)&fake_state, FUTEX_WAIT, state, NULL); /* of what was looked at, or a change is slept through */
 	}
 	__atomic_add_fetch(&fake_left, 1, __ATOMIC_SEQ_CST);
 }

@@ -4,10 +4,12 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -17,7 +19,8 @@
 #include "proto/codec.h"
 #include "proto/wire.h"
 
-enum { HOST_FIRST = 0x7f000002, HOSTS = 20, VIRTUAL_FIRST = 0x64400001, HELD = 4096, PACKET = 4096, WHERES = 256, WHERE_IMAGE = 100 };
+enum { HOST_FIRST = 0x7f000002, HOSTS = 20, VIRTUAL_FIRST = 0x64400001, HELD = 4096, PACKET = 4096,
+       WHERES = MINI_MIRRORS + 2 * MINI_MEMBERS, WHERE_IMAGE = 100, QUEUE_FULL = 100000, MIRROR_PATIENCE_S = 60 };
 
 enum fate { FATE_COMMIT, FATE_ABORT, FATE_FAIL, FATE_EARLY };
 
@@ -180,6 +183,17 @@ static void place(unsigned i, uint32_t request, uint32_t virtual_ip)
 	send_packet(members[i].fd, &c, buf, NULL, 0);
 }
 
+/*
+ * A member that is freezing does not read, and soon waits for this daemon: a
+ * relay must not block it, nor fill the room for what must not get lost.
+ */
+static bool has_room(int fd)
+{
+	int waiting = 0;
+
+	return !ioctl(fd, SIOCOUTQ, &waiting) && waiting < QUEUE_FULL;
+}
+
 static void relay(unsigned to, uint32_t from, const uint8_t *bytes, size_t n)
 {
 	uint8_t out[PACKET];
@@ -199,7 +213,7 @@ static void relay(unsigned to, uint32_t from, const uint8_t *bytes, size_t n)
 		}
 		return;
 	}
-	if (!m->open)
+	if (!m->open || !has_room(m->fd))
 		return;
 	begin(&c, out, sizeof(out), MS_D_RELAY);
 	ms_put_u32(&c, from);
@@ -299,6 +313,8 @@ static void start_mirror(unsigned i)
 	for (int k = 0; k < MS_TOKEN; k++)
 		x->key[k] = (uint8_t)roll(256);
 	x->pid = fork();
+	if (x->pid < 0)
+		die("fork");
 	if (!x->pid) {
 		dup2(pair[1], 3);
 		fcntl(3, F_SETFD, 0);
@@ -543,7 +559,7 @@ void mini_serve(bool (*moving)(void))
 
 	for (;;) {
 		unsigned n = 0, open = 0;
-		int where[WHERES];
+		static int where[WHERES];
 
 		for (unsigned i = 0; i < set.members; i++) {
 			open += members[i].open;
@@ -560,7 +576,7 @@ void mini_serve(bool (*moving)(void))
 				p[n++] = (struct pollfd){ .fd = members[i].image, .events = POLLIN };
 			}
 		}
-		for (unsigned k = 0; k < mirror_total && n < WHERES; k++) {
+		for (unsigned k = 0; k < mirror_total; k++) {
 			if (mirrors[k].fd >= 0) {
 				where[n] = -1 - (int)k;
 				p[n++] = (struct pollfd){ .fd = mirrors[k].fd, .events = POLLIN };
@@ -589,7 +605,7 @@ const struct mini_counts *mini_counts(void)
 
 bool mini_mirrors_gone(void)
 {
-	uint64_t end = now_ns() + 10000000000ull;
+	uint64_t end = now_ns() + MIRROR_PATIENCE_S * 1000000000ull;
 	bool well = true;
 
 	for (unsigned k = 0; k < mirror_total; k++) {
@@ -607,7 +623,10 @@ bool mini_mirrors_gone(void)
 			}
 			nanosleep(&slice, NULL);
 		}
-		well = well && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+		if (!WIFEXITED(status) || WEXITSTATUS(status)) {
+			fprintf(stderr, "# mirror %u of member %u ended with status %x\n", k, mirrors[k].member, (unsigned)status);
+			well = false;
+		}
 	}
 	return well;
 }

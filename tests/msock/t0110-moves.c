@@ -22,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -279,11 +280,20 @@ static void dump(void)
 			c->confirm_left, c->s.mirrored, c->s.cutter, c->s.offering, c->s.dialling);
 }
 
+/* Time that this process had to see something in: one that was stopped for long has not waited for long. */
+static double idle_step(double *last)
+{
+	double now = seconds(), step = now - *last;
+
+	*last = now;
+	return step < 0.1 ? step : 0.1;
+}
+
 static void member_run(unsigned members, volatile unsigned *quiet)
 {
 	struct msock_event events[16];
 	struct sockaddr_in at;
-	double last = seconds();
+	double idle = 0, last = seconds();
 	bool said = false;
 	int listener;
 
@@ -311,12 +321,11 @@ static void member_run(unsigned members, volatile unsigned *quiet)
 			compute(roll(20) / 1000.0);
 		n = msock_wait(events, 1 + (int)roll(16), roll(4) ? 20 : 0);
 		shared->waits[me]++;
-		if (n < 0)
+		if (n < 0 && errno != EINTR)
 			bad(NULL, "wait failed");
 		for (int i = 0; i < n; i++)
 			handle(&events[i], listener);
-		if (n)
-			last = seconds();
+		idle = n > 0 ? 0 : idle + idle_step(&last);
 		if (shared->stop && !said && !count_open()) {
 			said = true;
 			__atomic_add_fetch(quiet, 1, __ATOMIC_SEQ_CST);
@@ -324,7 +333,7 @@ static void member_run(unsigned members, volatile unsigned *quiet)
 			said = false;
 			__atomic_sub_fetch(quiet, 1, __ATOMIC_SEQ_CST);
 		}
-		if (count_open() && seconds() - last > PATIENCE_S) {
+		if (count_open() && idle > PATIENCE_S) {
 			for (int i = 0; i < FLOWS + INCOMING; i++) {
 				struct flow *f = i < FLOWS ? &outgoing[i] : &incoming[i - FLOWS];
 
@@ -362,6 +371,7 @@ static void start_members(unsigned members, pid_t *pids, volatile unsigned *quie
 		assert_true(pids[i] >= 0);
 		if (pids[i])
 			continue;
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		me = i;
 		random_state = (seed + i + 1) * 0x9e3779b97f4a7c15ull;
 		mini_in_child(i);
