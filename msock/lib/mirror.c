@@ -16,7 +16,8 @@
 
 enum {
 	MIRROR_LIST = 200,      /* streams in one ATTACH frame */
-	MIRROR_RETRY_MS = 20,
+	MIRROR_RETRY_MS = 20, /* doubled each time */
+	MIRROR_RETRY_MAX_MS = 1000,
 	MIRROR_IN = MS_MIRROR_FRAME + 4,
 };
 
@@ -45,6 +46,7 @@ struct mirror {
 	int fd; /* owned; -1 when DOWN */
 	struct watch watch;
 	struct timer timer;      /* the next try */
+	uint32_t retry_ms;       /* before the last one; 0: none since it was UP */
 	uint64_t lost_ns;        /* since when it is not UP */
 	struct mirror_leg *legs; /* owned */
 	unsigned active;         /* legs that are not released */
@@ -211,21 +213,31 @@ static void mirror_give_up(struct mirror *m)
 	}
 }
 
-/* The link broke: the mirror has ended as it should, or it must be had again. */
+/*
+ * The link broke, and the mirror must be had again.  With no leg left it has
+ * ended as it should, unless the last RELEASE was lost with the link: a mirror
+ * that still listens has missed one, and is told again.
+ */
 static void mirror_lost(struct mirror *m, int error)
 {
 	uint64_t now = ms_clock_ns(CLOCK_MONOTONIC);
+	bool late;
 
 	ms_log(LOG_DEBUG, "link to the mirror at %a port %u: error %d, %u legs are left", m->ip, m->port, error, m->active);
 	if (m->state == MIRROR_UP || !m->lost_ns)
 		m->lost_ns = now;
 	mirror_down(m);
-	if (m->active && now - m->lost_ns > MIRROR_PATIENCE_NS)
+	late = now - m->lost_ns > MIRROR_PATIENCE_NS;
+	if (m->active && late)
 		mirror_give_up(m);
-	if (m->active)
-		engine_timer_set(&m->timer, MIRROR_RETRY_MS * 1000000ull);
-	else
+	if (!m->active && (late || error == ECONNREFUSED)) {
 		mirror_destroy(m);
+		return;
+	}
+	m->retry_ms = m->retry_ms ? 2 * m->retry_ms : MIRROR_RETRY_MS;
+	if (m->retry_ms > MIRROR_RETRY_MAX_MS)
+		m->retry_ms = MIRROR_RETRY_MAX_MS;
+	engine_timer_set(&m->timer, m->retry_ms * 1000000ull);
 }
 
 static void mirror_dial(struct mirror *m)
@@ -267,6 +279,7 @@ static void mirror_attached(struct mirror *m)
 {
 	m->state = MIRROR_UP;
 	m->lost_ns = 0;
+	m->retry_ms = 0;
 	ms_log(LOG_DEBUG, "attached to the mirror at %a port %u, %u legs", m->ip, m->port, m->active);
 	for (struct mirror_leg *l = m->legs; l; l = l->next) {
 		if (!l->conn)
@@ -428,9 +441,11 @@ void mirror_attach_all(void)
 	for (struct mirror *m = mirrors, *next; m; m = next) {
 		next = m->next;
 		engine_forget(&m->watch);
+		core_own_fd(m->fd, false);
 		m->fd = -1; /* the descriptor stayed at the former place */
 		mirror_down(m);
 		m->lost_ns = 0;
+		m->retry_ms = 0;
 		mirror_dial(m);
 	}
 }

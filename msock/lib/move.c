@@ -70,13 +70,22 @@ static const struct conn *move_undrained(bool local_only)
 	return NULL;
 }
 
+/* A stream that cannot be drained because nobody takes what was drained already. */
+static const struct conn *move_overfull(void)
+{
+	for (struct conn *c = conn_first(); c; c = c->next)
+		if (move_by_mirror(c) && c->carry.length >= CARRY_LIMIT)
+			return c;
+	return NULL;
+}
+
 /*
  * 1: freeze now; 0: wait; -1: it takes too long. Streams that hold each other
  * up with their peers get until the whole move's time is half over.
  */
 static int move_look(uint64_t now, uint64_t drain_end, uint64_t end)
 {
-	const struct conn *doubt = move_doubtful(), *local = move_undrained(true), *wet = move_undrained(false);
+	const struct conn *doubt = move_doubtful(), *local = move_undrained(true), *wet = move_undrained(false), *full;
 
 	if (move.aborted)
 		return -1;
@@ -88,7 +97,13 @@ static int move_look(uint64_t now, uint64_t drain_end, uint64_t end)
 		return 1;
 	if (now < drain_end)
 		return 0;
-	return move.via == MS_VIA_AUTO ? 1 : move_fail("rank %u.%u does not let stream %lx be drained in time (%s)", wet);
+	if (move.via == MS_VIA_AUTO)
+		return 1;
+	full = move_overfull();
+	if (full)
+		return move_fail("the program does not read what rank %u.%u has sent: stream %lx (%s) is not drained, "
+				 "its carry is full", full);
+	return move_fail("rank %u.%u does not let stream %lx be drained in time (%s)", wet);
 }
 
 /* A drain that takes its time: what is written meanwhile must not all be left to the freeze. */

@@ -300,9 +300,19 @@ static void on_flushed(struct stream *s, const struct stream_msg *msg)
 	s->flushed = true;
 }
 
+/*
+ * This end cut the leg for a drain, makes no offer before that is over, and
+ * cannot settle the leg without a newer one: the peer's FIN waits with its
+ * mirror for that.  The peer's offer is the way on, whatever the ends' numbers.
+ */
+static bool stream_awaits_peer(const struct stream *s)
+{
+	return s->self->draining && !s->offering && !stream_settled(s);
+}
+
 static void on_offer(struct stream *s, const struct stream_msg *msg)
 {
-	if (msg->m < s->seen_m || (s->cutter && s->end == 0))
+	if (msg->m < s->seen_m || (s->cutter && s->end == 0 && !stream_awaits_peer(s)))
 		return; /* overtaken; or the own offer goes first (rule 22) */
 	s->seen_m = msg->m;
 	if (s->state == STREAM_STEADY || s->state == STREAM_ASKED)

@@ -191,7 +191,8 @@ static void link_unlisted(struct link_set *set)
 			leg_ack(leg, leg->sent);
 			leg_release(leg);
 		} else {
-			log_say(LOG_WARN, "stream %llx leg %u is not asked for", (unsigned long long)leg->stream,
+			/* settled without what is kept here: its RELEASE follows ATTACHED */
+			log_say(LOG_INFO, "stream %llx leg %u is not asked for", (unsigned long long)leg->stream,
 				leg->number);
 		}
 	}

@@ -49,6 +49,8 @@ struct side {
 	struct stream_msg hello, answer;
 	uint64_t carry; /* taken, not delivered */
 	bool eof_seen;
+	bool closed; /* by the application */
+	bool gone;   /* only its tombstone is left (rule 6) */
 	struct shadow shadow;
 };
 
@@ -58,7 +60,7 @@ static unsigned long long seed, step;
 static uint64_t random_state;
 static unsigned token_count, cap;
 static unsigned long long relinks, mirrors, drains;
-static bool quiet, shuts;
+static bool quiet, shuts, closes, patient;
 static const char *broken;
 
 static unsigned roll(unsigned n)
@@ -160,6 +162,8 @@ static void ops_mismatch(struct stream *s, const char *what, uint64_t here, uint
 
 static void ops_changed(struct stream *s, enum stream_state old, const char *reason)
 {
+	if (s->state == STREAM_OVER)
+		side_of(s)->shadow = (struct shadow){ 0 };
 }
 
 static const struct stream_ops ops = {
@@ -174,7 +178,7 @@ static bool step_write(struct side *me)
 	struct pipe_of *p = &legs[me->s.leg][me->s.end];
 	unsigned n = 1 + roll(8);
 
-	if (me->phase == SIDE_FROZEN || me->s.written >= BYTES || !stream_may_write(&me->s) || p->next - p->first >= cap)
+	if (me->phase == SIDE_FROZEN || me->gone || me->s.written >= BYTES || !stream_may_write(&me->s) || p->next - p->first >= cap)
 		return false;
 	if (p->fin)
 		fail_run("written to a leg that was shut");
@@ -195,7 +199,7 @@ static bool step_write(struct side *me)
 
 static bool step_shut(struct side *me)
 {
-	if (me->phase == SIDE_FROZEN || me->s.app_fin || (me->s.written < BYTES && roll(400)) || !shuts)
+	if (me->phase == SIDE_FROZEN || me->gone || me->s.app_fin || (me->s.written < BYTES && roll(400)) || !shuts)
 		return false;
 	stream_handle(&me->s, STREAM_SHUT, NULL);
 	return true;
@@ -225,7 +229,7 @@ static bool step_read(struct side *me)
 {
 	unsigned in = 1 - me->s.end;
 
-	if (me->phase == SIDE_FROZEN)
+	if (me->phase == SIDE_FROZEN || me->gone)
 		return false;
 	switch (stream_reads(&me->s)) {
 	case STREAM_FROM_LEG: return take_from(me, &legs[me->s.leg][in]);
@@ -239,7 +243,7 @@ static bool step_deliver(struct side *me)
 {
 	uint64_t n = me->carry;
 
-	if (me->phase == SIDE_FROZEN)
+	if (me->phase == SIDE_FROZEN || me->gone)
 		return false;
 	if (n) {
 		me->carry -= 1 + roll((unsigned)n);
@@ -251,6 +255,29 @@ static bool step_deliver(struct side *me)
 		fail_run("an end of file that nobody sent");
 	me->eof_seen = true;
 	return true;
+}
+
+/* What conn.c and relink.c do: a stream that the application has closed stays until it may go, then its tombstone answers. */
+static bool step_close(struct side *me)
+{
+	if (!closes || me->phase == SIDE_FROZEN || me->gone)
+		return false;
+	if (!me->closed) {
+		me->closed = me->eof_seen && me->s.app_fin && !roll(10);
+		return me->closed;
+	}
+	me->gone = (me->s.state == STREAM_STEADY && me->s.eof) || me->s.state == STREAM_OVER;
+	return me->gone;
+}
+
+static void answer_for_dead(struct side *me, const struct stream_msg *msg)
+{
+	struct stream_msg answer = { .type = MS_RL_CLOSED, .stream = msg->stream, .leg = me->s.leg, .cut = me->s.written,
+				     .taken = me->s.taken, .app_fin = me->s.app_fin };
+
+	if (msg->type != MS_RL_PREPARE && msg->type != MS_RL_OFFER && msg->type != MS_RL_ACK)
+		return;
+	ops_send(&me->s, &answer);
 }
 
 static const enum stream_event message_event[] = {
@@ -268,7 +295,10 @@ static bool step_message(struct side *me)
 	i = roll(me->inbox_count);
 	msg = me->inbox[i];
 	me->inbox[i] = me->inbox[--me->inbox_count];
-	stream_handle(&me->s, message_event[msg.type], &msg);
+	if (me->gone || me->s.state == STREAM_OVER)
+		answer_for_dead(me, &msg);
+	else
+		stream_handle(&me->s, message_event[msg.type], &msg);
 	return true;
 }
 
@@ -279,7 +309,7 @@ static bool step_hello(struct side *me)
 
 	if (me->dial != DIAL_HELLO || to->phase == SIDE_FROZEN)
 		return false;
-	if (!stream_offers(&to->s, &me->hello) || roll(30) == 0) {
+	if (to->gone || !stream_offers(&to->s, &me->hello) || roll(30) == 0) {
 		me->dial = DIAL_REFUSED;
 		return true;
 	}
@@ -297,7 +327,7 @@ static bool step_answer(struct side *me)
 {
 	enum dial_step dial = me->dial;
 
-	if (me->phase == SIDE_FROZEN || (dial != DIAL_ACCEPTED && dial != DIAL_REFUSED))
+	if (me->phase == SIDE_FROZEN || me->gone || (dial != DIAL_ACCEPTED && dial != DIAL_REFUSED))
 		return false;
 	me->dial = DIAL_NOT;
 	stream_handle(&me->s, dial == DIAL_ACCEPTED ? STREAM_ACCEPT : STREAM_REFUSED, &me->answer);
@@ -306,7 +336,7 @@ static bool step_answer(struct side *me)
 
 static bool step_repeat(struct side *me)
 {
-	if (me->phase == SIDE_FROZEN || me->inbox_count > MESSAGES / 2 || other(me)->inbox_count > MESSAGES / 2)
+	if (me->phase == SIDE_FROZEN || me->gone || me->inbox_count > MESSAGES / 2 || other(me)->inbox_count > MESSAGES / 2)
 		return false;
 	stream_repeat(&me->s);
 	return false; /* saying it again is no progress */
@@ -350,6 +380,8 @@ static bool step_move_begin(struct side *me)
 	if (me->phase != SIDE_IDLE || !me->moves_left || roll(50))
 		return false;
 	me->moves_left--;
+	if (me->gone)
+		return true;
 	me->self.m++;
 	me->self.moving = true;
 	me->via = (int)roll(3); /* of enum ms_via */
@@ -364,9 +396,9 @@ static bool step_freeze(struct side *me)
 {
 	struct side *peer = other(me);
 
-	if (me->phase != SIDE_LEAVING || stream_in_doubt(&me->s))
+	if (me->phase != SIDE_LEAVING || (!me->gone && stream_in_doubt(&me->s)))
 		return false;
-	if (!stream_settled(&me->s) && (me->via == MS_VIA_DRAIN || roll(20)))
+	if (!me->gone && !stream_settled(&me->s) && (me->via == MS_VIA_DRAIN || roll(20)))
 		return false;
 	me->phase = SIDE_FROZEN;
 	if (peer->dial == DIAL_HELLO)
@@ -378,12 +410,13 @@ static void move_is_over(struct side *me)
 {
 	me->phase = SIDE_IDLE;
 	me->self.moving = me->self.draining = false;
-	stream_handle(&me->s, STREAM_MOVE_OVER, NULL);
+	if (!me->gone)
+		stream_handle(&me->s, STREAM_MOVE_OVER, NULL);
 }
 
 static bool step_abort(struct side *me)
 {
-	if (me->phase == SIDE_IDLE || roll(me->phase == SIDE_FROZEN ? 10 : 200))
+	if (me->phase == SIDE_IDLE || roll(me->phase == SIDE_FROZEN ? 10 : 200) || (patient && me->phase == SIDE_LEAVING))
 		return false;
 	move_is_over(me);
 	return true;
@@ -395,7 +428,9 @@ static bool step_commit(struct side *me)
 
 	if (me->phase != SIDE_FROZEN || roll(5))
 		return false;
-	if (stream_settled(s)) {
+	if (me->gone || s->state == STREAM_OVER) {
+		drains++;
+	} else if (stream_settled(s)) {
 		struct pipe_of *in = &legs[s->leg][1 - s->end], *out = &legs[s->leg][s->end];
 
 		if (in->first != in->next || out->first != out->next)
@@ -419,7 +454,7 @@ static bool step_commit(struct side *me)
 static void check(void)
 {
 	for (int i = 0; i < 2; i++) {
-		const char *what = stream_check(&sides[i].s);
+		const char *what = sides[i].gone ? NULL : stream_check(&sides[i].s);
 
 		if (what)
 			fail_run(what);
@@ -430,6 +465,9 @@ static void check(void)
 		if (sides[i].shadow.active != sides[i].s.mirrored && sides[i].s.state != STREAM_OVER)
 			fail_run("a mirror without a mirrored leg, or none with one");
 	}
+	for (int i = 0; i < 2; i++)
+		if (sides[i].s.error)
+			fail_run("the stream broke");
 	if (sides[0].s.leg + 1 < sides[1].s.leg || sides[1].s.leg + 1 < sides[0].s.leg)
 		fail_run("legs differ by more than one");
 	if (sides[0].s.state == STREAM_STEADY && sides[1].s.state == STREAM_STEADY && sides[0].s.leg != sides[1].s.leg)
@@ -450,6 +488,8 @@ static bool side_is_over_early(const struct side *me)
 
 static bool all_done(void)
 {
+	if (closes)
+		return sides[0].gone && sides[1].gone && sides[0].phase == SIDE_IDLE && sides[1].phase == SIDE_IDLE;
 	for (int i = 0; i < 2; i++) {
 		struct side *me = &sides[i];
 		uint64_t want = me->s.app_fin ? me->s.written : BYTES;
@@ -471,7 +511,7 @@ static bool one_step(void)
 	static step_fn *const steps[] = {
 		step_write, step_write,      step_read,   step_read,  step_deliver, step_message, step_message,
 		step_hello, step_answer,     step_repeat, step_mirror, step_mirror, step_move_begin, step_freeze,
-		step_abort, step_commit,     step_shut,
+		step_abort, step_commit,     step_shut,  step_close,
 	};
 
 	return steps[roll(sizeof(steps) / sizeof(steps[0]))](&sides[roll(2)]);
@@ -487,6 +527,8 @@ static void run(unsigned long long n)
 	token_count = 0;
 	cap = 1 + roll(BUFFER);
 	shuts = roll(2);
+	closes = shuts && roll(2);
+	patient = roll(2); /* then no drain may depend on being given up */
 	quiet = roll(4) == 0;
 	for (unsigned i = 0; i < 2; i++) {
 		stream_init(&sides[i].s, &ops, &sides[i].self, 77, i);
@@ -505,12 +547,12 @@ static void run(unsigned long long n)
 	for (int i = 0; i < 2; i++) {
 		const struct stream *s = &sides[i].s;
 
-		print_error("end %d: %s leg %u written %llu taken %llu cut %llu peer_cut %llu%s%s%s%s%s%s%s%s%s phase %d dial %d held %x moves %u inbox %u\n", i,
+		print_error("end %d: %s leg %u written %llu taken %llu cut %llu peer_cut %llu%s%s%s%s%s%s%s%s%s%s phase %d dial %d held %x moves %u inbox %u\n", i,
 			    stream_state_name(s->state), s->leg, (unsigned long long)s->written, (unsigned long long)s->taken,
 			    (unsigned long long)s->cut, (unsigned long long)s->peer_cut, s->cutter ? " cutter" : "",
 			    s->offering ? " offering" : "", s->dialling ? " dialling" : "", s->app_fin ? " app_fin" : "",
 			    s->at_end ? " at_end" : "", s->flushed ? " flushed" : "", s->mirrored ? " mirrored" : "",
-			    s->older_done ? " older_done" : "", s->eof ? " eof" : "", sides[i].phase, sides[i].dial, s->held,
+			    s->older_done ? " older_done" : "", s->eof ? " eof" : "", sides[i].gone ? " gone" : "", sides[i].phase, sides[i].dial, s->held,
 			    sides[i].moves_left, sides[i].inbox_count);
 	}
 	fail_msg("seed %llu", seed);
@@ -628,6 +670,38 @@ static void test_reset(void **state)
 	assert_int_equal(s->state, STREAM_PARKED);
 }
 
+/* End 0 waits in its drain for what the peer's mirror shuts only once there is a newer leg: it takes the peer's offer. */
+static void test_offer_to_a_drain(void **state)
+{
+	struct stream *s = alone();
+
+	sides[0].self = (struct stream_self){ .m = 1, .moving = true, .draining = true };
+	stream_handle(s, STREAM_MOVE, NULL);
+	say(s, STREAM_ACK, 0, 5, 1);
+	assert_int_equal(s->state, STREAM_FLUSHING);
+	assert_true(s->cutter);
+	say(s, STREAM_OFFER, 1, 0, 1);
+	assert_true(s->dialling);
+	assert_false(s->offering);
+
+	s = alone(); /* settled: it may freeze as it is, and offers by itself afterwards */
+	sides[0].self = (struct stream_self){ .m = 1, .moving = true, .draining = true };
+	stream_handle(s, STREAM_MOVE, NULL);
+	say(s, STREAM_ACK, 0, 0, 1);
+	stream_handle(s, STREAM_LEG_END, NULL);
+	say(s, STREAM_FLUSHED, 0, 0, 1);
+	assert_true(stream_settled(s));
+	say(s, STREAM_OFFER, 1, 0, 1);
+	assert_false(s->dialling);
+	stream_handle(s, STREAM_MOVE_OVER, NULL);
+	assert_false(s->offering); /* self is still moving */
+	sides[0].self.moving = sides[0].self.draining = false;
+	stream_handle(s, STREAM_MOVE_OVER, NULL);
+	assert_true(s->offering); /* now the own one goes first */
+	say(s, STREAM_OFFER, 1, 0, 2);
+	assert_false(s->dialling);
+}
+
 static void test_lower_and_later_messages(void **state)
 {
 	struct stream *s = alone();
@@ -654,6 +728,7 @@ int main(void)
 		cmocka_unit_test(test_closed_with_wrong_count),
 		cmocka_unit_test(test_ended_member),
 		cmocka_unit_test(test_reset),
+		cmocka_unit_test(test_offer_to_a_drain),
 		cmocka_unit_test(test_lower_and_later_messages),
 	};
 
