@@ -106,6 +106,12 @@ static uint32_t mirror_older_leg(const struct conn *c)
 	return c->s.state == STREAM_BOTH ? c->s.leg - 1 : c->s.leg;
 }
 
+/* What was taken of the older leg; a BOTH end that has it all reads on from the newer one. */
+static uint64_t mirror_taken(const struct conn *c)
+{
+	return c->s.state == STREAM_BOTH && c->s.older_done ? c->s.last_taken : c->s.taken;
+}
+
 void mirror_halfclose(struct conn *c)
 {
 	if (c->mirror)
@@ -115,7 +121,7 @@ void mirror_halfclose(struct conn *c)
 void mirror_ack(struct conn *c)
 {
 	if (c->mirror)
-		mirror_order(c->mirror, MS_MI_ACK, c->s.id, mirror_older_leg(c), c->s.taken);
+		mirror_order(c->mirror, MS_MI_ACK, c->s.id, mirror_older_leg(c), mirror_taken(c));
 }
 
 void mirror_release(struct conn *c)
@@ -158,7 +164,7 @@ static void mirror_put_list(struct mirror *m)
 				continue;
 			ms_put_u64(&c, first->stream);
 			ms_put_u32(&c, first->leg);
-			ms_put_u64(&c, first->conn->s.taken);
+			ms_put_u64(&c, mirror_taken(first->conn));
 		}
 		mirror_put(m, &c, frame);
 	}

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/sockios.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cutter.h"
 #include "fake_image.h"
 #include "proto/codec.h"
 #include "proto/wire.h"
@@ -50,7 +52,7 @@ struct member {
 };
 
 struct mirror {
-	pid_t pid;
+	pid_t pid, cutter; /* 0: none */
 	int fd;
 	unsigned member;
 	uint16_t port;
@@ -535,6 +537,8 @@ static void serve_mirror(struct mirror *x)
 	} else if (packet[1] == MS_MC_AT) {
 		ms_codec_init(&c, packet + 2, (size_t)n - 2);
 		x->port = ms_get_u16(&c);
+		if (set.cuts && roll(2))
+			x->port = cutter_start(x->ip, x->port, set.cuts, set.seed + mirror_total, &x->cutter);
 		mirror_at(x);
 	}
 }
@@ -603,6 +607,15 @@ const struct mini_counts *mini_counts(void)
 	return &counts;
 }
 
+unsigned mini_mirrors_left(void)
+{
+	unsigned n = 0;
+
+	for (unsigned k = 0; k < mirror_total; k++)
+		n += mirrors[k].fd >= 0;
+	return n;
+}
+
 bool mini_mirrors_gone(void)
 {
 	uint64_t end = now_ns() + MIRROR_PATIENCE_S * 1000000000ull;
@@ -611,6 +624,10 @@ bool mini_mirrors_gone(void)
 	for (unsigned k = 0; k < mirror_total; k++) {
 		int status = -1;
 
+		if (mirrors[k].cutter > 0) {
+			kill(mirrors[k].cutter, SIGKILL);
+			waitpid(mirrors[k].cutter, NULL, 0);
+		}
 		while (waitpid(mirrors[k].pid, &status, WNOHANG) == 0) {
 			struct timespec slice = { 0, 10000000 };
 

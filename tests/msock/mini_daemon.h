@@ -17,6 +17,7 @@ struct mini_settings {
 	unsigned pause_ms;     /* mean time between two moves of a member */
 	unsigned drop_percent; /* of the relink messages */
 	unsigned commits;      /* percent of moves */
+	unsigned cuts;         /* how often the link to every second mirror is broken */
 	int via;               /* enum ms_via, or -1: by turns */
 	const char *msmirror;  /* path; NULL: no mirrors */
 	uint64_t seed;
@@ -36,6 +37,9 @@ void mini_in_parent(void);
 void mini_serve(bool (*moving)(void));
 
 const struct mini_counts *mini_counts(void);
+
+/* Mirrors that have not ended. */
+unsigned mini_mirrors_left(void);
 
 /* All mirrors have ended by themselves? Waits a bounded time. */
 bool mini_mirrors_gone(void);

@@ -5,7 +5,7 @@
  * (fake_image.h).  Every byte, every end of file is checked.
  *
  * MSOCK_TEST_SEED, MSOCK_TEST_SECONDS, MSOCK_TEST_VIA (auto, drain, mirror), MSOCK_TEST_DROP (percent of the
- * relink messages), MSOCK_TEST_COMMITS (percent of the moves), MSOCK_TEST_MEMBERS.
+ * relink messages), MSOCK_TEST_COMMITS (percent of the moves), MSOCK_TEST_MEMBERS, MSOCK_TEST_CUTS (of a mirror's link).
  */
 #include "msock.h"
 
@@ -53,6 +53,7 @@ struct flow {
 struct shared {
 	volatile bool stop;  /* no new flows; no new moves */
 	volatile bool bad;
+	volatile unsigned mirrors; /* that have not ended: before the members end, each must have been released */
 	uint32_t port[MINI_MEMBERS]; /* virtual */
 	uint64_t bytes[MINI_MEMBERS], flows[MINI_MEMBERS], waits[MINI_MEMBERS];
 };
@@ -311,7 +312,7 @@ static void member_run(unsigned members, volatile unsigned *quiet)
 	for (unsigned i = 0; i < members; i++)
 		while (!*(volatile uint32_t *)&shared->port[i])
 			usleep(1000);
-	while (*quiet < members && !shared->bad) {
+	while ((*quiet < members || shared->mirrors) && !shared->bad) {
 		int n;
 
 		for (int i = 0; i < FLOWS && !shared->stop; i++)
@@ -333,7 +334,7 @@ static void member_run(unsigned members, volatile unsigned *quiet)
 			said = false;
 			__atomic_sub_fetch(quiet, 1, __ATOMIC_SEQ_CST);
 		}
-		if (count_open() && idle > PATIENCE_S) {
+		if ((count_open() || shared->mirrors) && idle > PATIENCE_S) {
 			for (int i = 0; i < FLOWS + INCOMING; i++) {
 				struct flow *f = i < FLOWS ? &outgoing[i] : &incoming[i - FLOWS];
 
@@ -356,6 +357,7 @@ static double stop_at;
 
 static bool moving(void)
 {
+	shared->mirrors = mini_mirrors_left();
 	if (seconds() > stop_at)
 		shared->stop = true;
 	return moves_go_on();
@@ -435,11 +437,12 @@ static const char *msmirror_path(void)
 static void test_moves(void **state)
 {
 	const char *seed = getenv("MSOCK_TEST_SEED"), *length = getenv("MSOCK_TEST_SECONDS"), *via = getenv("MSOCK_TEST_VIA");
-	const char *drop = getenv("MSOCK_TEST_DROP"), *commits = getenv("MSOCK_TEST_COMMITS"), *members = getenv("MSOCK_TEST_MEMBERS");
+	const char *drop = getenv("MSOCK_TEST_DROP"), *cuts = getenv("MSOCK_TEST_CUTS"), *commits = getenv("MSOCK_TEST_COMMITS"), *members = getenv("MSOCK_TEST_MEMBERS");
 	struct mini_settings s = {
 		.members = members ? (unsigned)atoi(members) : 4,
 		.pause_ms = 30,
 		.drop_percent = drop ? (unsigned)atoi(drop) : 1,
+		.cuts = cuts ? (unsigned)atoi(cuts) : 3,
 		.commits = commits ? (unsigned)atoi(commits) : 60,
 		.via = -1,
 		.msmirror = msmirror_path(),
