@@ -155,7 +155,7 @@ class Lab(Place):
 def places(*kinds):
     """The places that can be had here; a missing one is a skipped result."""
     for kind in kinds:
-        if kind is Lab and os.geteuid() != 0:
+        if issubclass(kind, Lab) and os.geteuid() != 0:
             tap.skip("the lab", "needs root")
             continue
         place = kind()

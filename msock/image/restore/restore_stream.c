@@ -448,6 +448,7 @@ static int frame_end(struct ms_codec *c)
 	if (memory_close() || memory_place_spans() || memory_program() || control_listen())
 		return -1;
 	ms_close(restore.image_fd);
+	restore.image_fd = -1;
 	a->version = IMAGE_ENTRY_VERSION;
 	a->control_fd = restore.control_fd;
 	a->listener_fd = restore.listener_fd;
