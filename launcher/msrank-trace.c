@@ -3,7 +3,7 @@
  * msrank-trace - turns the records of a job's moves into a trace for Perfetto
  * or chrome://tracing.
  *
- *   msrank-trace [-o FILE] JOB|RECORDS
+ *   msrank-trace [--output FILE] JOB|RECORDS
  *
  * Each step becomes a bar from the same actor's step before it; above them one
  * bar for each move and its phases.  Times are CLOCK_REALTIME's of each host.
@@ -21,7 +21,7 @@
 
 enum { LINE_MAX_BYTES = 1 << 20, PID_MOVES = 1, PID_HOSTS = 2 };
 
-static const char usage[] = "usage: msrank-trace [-o FILE] JOB|RECORDS\n"
+static const char usage[] = "usage: msrank-trace [--output FILE] JOB|RECORDS\n"
 			    "Writes the records of a job's moves as a trace (Chrome's JSON format, for Perfetto too).\n"
 			    "JOB: a running one of yours. RECORDS: a file that was kept with MSOCK_RECORDS.\n";
 

@@ -25,7 +25,7 @@ _msock() {
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
 		--job) _msock_job=${COMP_WORDS[++i]} ;;
-		--via | --timeout | --evacuate | --drop | --host | --policy | --every | --moves | --watch) i=$((i + 1)) ;;
+		--via | --timeout | --evacuate | --drop | --host | --policy | --every | --moves | --watch | --limit | --max-freeze | --compress | --output) i=$((i + 1)) ;;
 		-*) ;;
 		*) plain=$((plain + 1)) ;;
 		esac
@@ -47,7 +47,15 @@ _msock() {
 		COMPREPLY=($(compgen -W "greedy refine comm" -- "$word"))
 		return
 		;;
-	--timeout | --every | --moves | --watch) return ;;
+	--compress)
+		COMPREPLY=($(compgen -W "auto never always" -- "$word"))
+		return
+		;;
+	--output)
+		COMPREPLY=($(compgen -f -- "$word"))
+		return
+		;;
+	--timeout | --every | --moves | --watch | --limit | --max-freeze) return ;;
 	--host)
 		COMPREPLY=($(compgen -A hostname -- "$word"))
 		return
@@ -68,4 +76,5 @@ _msock() {
 }
 
 complete -F _msock msrank-balance msrank-move msrank-ps msrank-top
+complete -o filenames -F _msock msrank-trace
 complete -o filenames -F _msock msrun
