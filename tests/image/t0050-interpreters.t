@@ -124,17 +124,6 @@ done
 read -r line <&5; echo "$line ${BASH_REMATCH[1]} $WORD"
 """
 
-LUA = r"""
-io.write("up\n"); io.flush()
-local function fib(n) return n < 2 and n or fib(n - 1) + fib(n - 2) end
-local co = coroutine.wrap(function() while true do coroutine.yield(fib(20)) end end)
-local seen = {}
-for line in io.lines() do
-    for _ = 1, 50 do seen[co()] = true end
-end
-for k in pairs(seen) do print(k) end
-"""
-
 TCL = r"""
 puts up; flush stdout
 set n 0
@@ -153,7 +142,6 @@ CASES = [
     ("python3, threads, asyncio, sqlite", [sys.executable, "-c", PYTHON], False),
     ("perl, threads", ["perl", "-e", PERL], True),
     ("bash", ["bash", "-c", BASH], False),
-    ("lua", ["lua", "-e", LUA], True),
     ("tclsh", ["tclsh", None, TCL], True),
     ("bc -l", ["bc", "-lq"], True),
 ]
