@@ -17,7 +17,7 @@
 enum {
 	MOVE_DRAIN_MS = 50,     /* unless D_MOVE says more */
 	MOVE_TIMEOUT_MS = 30000,
-	MOVE_CHECKS = 4,
+	MOVE_CHECKS = 2,
 	MOVE_LOOK_MS = 2,       /* application threads settle streams without an event for the engine */
 };
 
@@ -330,6 +330,8 @@ static int move_give_to_mirror(void)
 /* Sockets come and go while it looks: one that is not in the list yet is no reason to refuse. */
 static int move_check(void)
 {
+	int err;
+
 	for (int i = 0; i < MOVE_CHECKS; i++) {
 		ms_lock_take(&core.lock);
 		move_collect_fds();
@@ -337,7 +339,12 @@ static int move_check(void)
 		if (!image_check(&move.source, move.why))
 			return 0;
 	}
-	return -1;
+	/* Where they come and go all the time they have to wait for once: all are made and closed under the lock. */
+	ms_lock_take(&core.lock);
+	move_collect_fds();
+	err = image_check(&move.source, move.why);
+	ms_lock_give(&core.lock);
+	return err ? -1 : 0;
 }
 
 /* Only asked: the record says ABORTED whatever comes out. */

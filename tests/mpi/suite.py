@@ -23,6 +23,7 @@ MOVES_LEAST = 2  # of each rank, for a test to count as run under storm
 STORM_PATIENCE = 4  # time limits under storm are so many times as long
 PART_LINES = 10
 STEP_S = 4 * 3600
+REMARKS = {"SKIP": "skipped", "TODO": "xfailed"}
 RESULT = re.compile(r"(ok|not ok) +(?:\d+ )?- (\S+) (\d+)(?: +# (.*))?")
 
 
@@ -165,11 +166,11 @@ class Suite:
     def held_again(self, part, storm):
         """Those of a part that a storm moved too little run once more, their start held."""
         few = [index for index, entry in enumerate(storm) if entry["verdict"] != "skipped" and entry["least"] < MOVES_LEAST]
-        lines = [line for line in part[2] if line.startswith("!") or len(line.split()) < 1]
-        tests = [line for line in part[2] if line not in lines]
+        first = [line for line in part[2] if line.startswith("!")]  # what must be built before
+        tests = [line for line in part[2] if not line.startswith("!")]
         if len(tests) != len(storm):
-            return []
-        return self.run("held", part, lines + [tests[index] for index in few]) if few else []
+            raise RuntimeError(f"{part[0]}/{part[1]}: {len(tests)} tests, {len(storm)} results: see {self.tests}/{part[0]}/storm.{part[1]}.log")
+        return self.run("held", part, first + [tests[index] for index in few]) if few else []
 
     def all_results(self):
         """{way: {directory: [entry]}} of all that is there, so that parts run at different times are merged."""
@@ -193,7 +194,7 @@ def read_results(base, directory):
         for verdict, test, ranks, remark in (match.groups() for match in map(RESULT.match, lines) if match):
             seconds = re.search(r"time=([\d.]+)", remark or "")
             entry = {"directory": directory, "test": f"{test.removeprefix('./')} {ranks}", "least": 0, "moves": 0,
-                     "verdict": "skipped" if (remark or "").startswith("SKIP") else "passed" if verdict == "ok" else "failed",
+                     "verdict": REMARKS.get((remark or "").split(" ")[0]) or ("passed" if verdict == "ok" else "failed"),
                      "seconds": round(float(seconds.group(1)), 2) if seconds else 0.0}
             if reports and entry["verdict"] != "skipped" and test in reports[0]["command"]:
                 report = reports.pop(0)

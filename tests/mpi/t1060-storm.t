@@ -63,7 +63,7 @@ def test():
     tap.equal((status, len(os.listdir(os.path.join(work, "keep")))), (0, 3), "output that is not as expected is a failure to keep")
     done = subprocess.run([STORM, "--hosts", "127.0.0.2", "mpiexec"], capture_output=True, text=True, timeout=60, check=False)
     tap.ok(done.returncode == 2 and "two hosts" in done.stderr, "one host is refused", done.stderr)
-    tap.ok(tap.until(lambda: not jobs.descendants(), 5), "no process is left", jobs.descendants())
+    tap.ok(tap.until(lambda: not jobs.descendants(), 20), "no process is left", jobs.descendants())
     shutil.rmtree(work, ignore_errors=True)
 
 

@@ -463,6 +463,7 @@ static void on_member(unsigned i, uint8_t *packet, size_t n, int *fds, unsigned 
 		ms_get_str(&c, why, sizeof(why));
 		if (m->fate != FATE_FAIL) {
 			counts.failed++;
+			counts.raced += !strcmp(why, FAKE_RACED);
 			if (getenv("MSOCK_DEBUG"))
 				fprintf(stderr, "# member %u: move failed: %s\n", i, why);
 		}

@@ -24,7 +24,7 @@ struct mini_settings {
 };
 
 struct mini_counts {
-	unsigned committed, aborted, failed, mirrors, mirrored_legs, drained_legs, relinked, relays;
+	unsigned committed, aborted, failed, mirrors, mirrored_legs, drained_legs, relinked, relays, raced;
 };
 
 /* Before the members are forked: control sockets. */

@@ -420,6 +420,7 @@ static void run_moves(struct mini_settings *s, double length_s)
 		      (unsigned long long)flows, (unsigned long long)bytes >> 20);
 	assert_false(shared->bad);
 	assert_true(mirrors_gone);
+	assert_int_equal(mini_counts()->raced, 0);
 	assert_true(mini_counts()->committed + mini_counts()->aborted > 0);
 }
 
