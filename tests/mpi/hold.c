@@ -2,6 +2,7 @@
 /*
  * hold - preloaded into ranks: MPI_Init returns when somebody has opened the FIFO MSOCK_TEST_HOLD for writing.
  *
+ * The first that waits makes a file of the same name and .held.
  * The wait is one open() in the kernel, so what is held can be moved like anything that computes or sleeps.
  */
 #define _GNU_SOURCE /* RTLD_NEXT */
@@ -17,10 +18,15 @@ typedef int init_thread_function(int *argc, char ***argv, int required, int *pro
 static void hold(void)
 {
 	const char *path = getenv("MSOCK_TEST_HOLD");
+	char held[4096];
 	int fd;
 
 	if (!path)
 		return;
+	snprintf(held, sizeof(held), "%s.held", path);
+	fd = open(held, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (fd >= 0)
+		close(fd);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		perror(path);
