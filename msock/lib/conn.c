@@ -354,6 +354,17 @@ void conn_linger_on(struct conn *c)
 	conn_destroy(c);
 }
 
+/* No FIN: the peer's end of file would hide the reset. */
+static void conn_reset(struct conn *c)
+{
+	struct linger hard = { .l_onoff = 1 };
+
+	ms_setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+	c->s.error = ECONNRESET;
+	conn_ops_bury(c);
+	conn_destroy(c);
+}
+
 void conn_close(struct conn *c)
 {
 	int fd;
@@ -373,7 +384,11 @@ void conn_close(struct conn *c)
 	else
 		ms_close(c->fd), c->fd = core_raise_fd(fd);
 	c->closed = true;
-	c->dropped = c->carry.length > 0;
+	c->dropped = c->dropped || c->carry.length > 0;
+	if (c->abort && c->s.state == STREAM_STEADY) {
+		conn_reset(c);
+		return;
+	}
 	stream_handle(&c->s, STREAM_SHUT, NULL);
 	conn_linger_on(c);
 }

@@ -41,6 +41,7 @@ struct conn {
 	uint64_t told_ns;         /* when writers had to wait; 0: they need not */
 	bool closed;              /* by the application: what comes in is dropped */
 	bool dropped;             /* ... and something was */
+	bool abort;               /* closing it resets the peer at once: the program had not read all, or wants it so */
 	unsigned confirm_left;    /* bytes of CONFIRM still to be read ahead of the stream's first */
 	struct leg_reader confirm;
 	struct listener *listener; /* borrowed; while HALF or in its queue */

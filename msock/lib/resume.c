@@ -87,7 +87,7 @@ static void resume_streams(struct mirror *mirror)
 			stream_handle(&c->s, STREAM_MOVE_OVER, NULL);
 		conn_sync(c);
 	}
-	sock_thaw();
+	sock_settle();
 }
 
 static void resume_say(void)

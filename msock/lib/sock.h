@@ -79,6 +79,7 @@ struct sock {
 	bool deaf;            /* the program reads no more */
 	bool end_said;        /* the program has been shown the end of file */
 	bool reset_said;      /* ... or an error */
+	bool error_waits;     /* ... which it has not read; known while the process is frozen */
 	bool gone;            /* no number is left, or it is shut both ways */
 	bool reap;            /* sock_reap has something to do */
 
@@ -128,6 +129,7 @@ int sock_option_set(struct sock *s, int fd, int level, int name, const void *val
 int sock_option_get(struct sock *s, int fd, int level, int name, void *value, socklen_t *size);
 bool sock_options_copy(struct sock *to, const struct sock *from);
 void sock_options_apply(const struct sock *s, int fd, bool pair);
+bool sock_option_resets(const struct sock *s); /* SO_LINGER says that a close is a reset */
 void sock_options_free(struct sock *s);
 
 /* sock_move.c: the mover, all threads parked; and at the target or after a thaw */
@@ -135,6 +137,7 @@ bool sock_owns(int fd);
 int sock_freeze(void);
 void sock_thaw(void);
 void sock_resume(void);
+void sock_settle(void); /* behind sock_resume, when the streams know that they have moved */
 void sock_after_fork_child(void);
 int sock_own_fds(int *fds, int max);
 

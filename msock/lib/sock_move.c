@@ -89,14 +89,15 @@ static void sock_note_number(int fd, const struct stat *st, void *arg)
 	s->flags = (int)ms_fcntl(fd, F_GETFL, 0);
 }
 
-/* All that lies in a socket's queue, behind what the carry has. */
-static int sock_empty(int fd, struct carry *to)
+/* All that lies in a socket's queue, behind what the carry has; *error: what it says then. */
+static int sock_empty(int fd, struct carry *to, long *error)
 {
 	for (;;) {
 		long n = ms_recv(fd, piece, sizeof(piece), MSG_DONTWAIT);
 
 		if (n == -EINTR)
 			continue;
+		*error = n;
 		if (n <= 0)
 			return 0;
 		if (!carry_put(to, piece, (size_t)n))
@@ -107,15 +108,17 @@ static int sock_empty(int fd, struct carry *to)
 static int sock_empty_pair(struct sock *s)
 {
 	struct carry front = { 0 };
+	long error = 0, own;
 	int err = 0;
 
 	if (s->kind != SOCK_IS_STREAM || s->filler)
 		return 0;
 	if (s->numbers && !s->deaf)
-		err = sock_empty(s->numbers->fd, &front);
+		err = sock_empty(s->numbers->fd, &front, &error);
+	s->error_waits = s->fd < 0 && error == -ECONNRESET; /* else the program has read it */
 	carry_join(&s->in, &front);
 	if (!err && s->fd >= 0)
-		err = sock_empty(s->fd, &s->out);
+		err = sock_empty(s->fd, &s->out, &own);
 	return err;
 }
 
@@ -282,7 +285,7 @@ static void sock_sync_all(void)
 	}
 }
 
-void sock_thaw(void)
+void sock_settle(void)
 {
 	for (struct sock *s = sock_first(); s; s = s->next)
 		sock_forget_numbers(s);
@@ -318,7 +321,7 @@ static void sock_last_words(struct sock *s, int app)
 		carry_drop(&s->in, n);
 	}
 	carry_clear(&s->in);
-	if (s->reset_said && !s->filler)
+	if (s->error_waits && !s->filler)
 		ms_send(app, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
@@ -335,15 +338,15 @@ static int sock_remake_pair(struct sock *s)
 		s->filler = 0;
 		sock_fill(s, app);
 	}
+	if (over)
+		sock_last_words(s, app);
 	if (s->out_end)
 		ms_shutdown(app, SHUT_WR);
 	if (s->deaf)
 		ms_shutdown(app, SHUT_RD);
 	s->end_said = false; /* said again behind what is in s->in */
-	if (over) {
-		sock_last_words(s, app);
+	if (over)
 		sock_close_own(s);
-	}
 	return app;
 }
 
@@ -380,6 +383,16 @@ static void sock_remake(struct sock *s)
 		sock_listener_tell(s);
 }
 
+static void sock_watch_again(void)
+{
+	for (struct sock_epoll *e = epolls; e; e = e->next) {
+		int err = ms_epoll_ctl(e->ep, EPOLL_CTL_ADD, e->fd, &e->event);
+
+		if (err && err != -EEXIST)
+			ms_log(LOG_ERROR, "descriptor %d: cannot watch descriptor %d again: error %d", e->ep, e->fd, -err);
+	}
+}
+
 void sock_resume(void)
 {
 	struct sock *next;
@@ -393,12 +406,17 @@ void sock_resume(void)
 		else if (s->fd >= 0)
 			sock_lose_own(s);
 	}
-	for (struct sock_epoll *e = epolls; e; e = e->next) {
-		int err = ms_epoll_ctl(e->ep, EPOLL_CTL_ADD, e->fd, &e->event);
+	sock_watch_again();
+}
 
-		if (err)
-			ms_log(LOG_ERROR, "descriptor %d: cannot watch descriptor %d again: error %d", e->ep, e->fd, -err);
-	}
+/* What was taken out of a pair without a library's end cannot be given to it: it is made again here too. */
+void sock_thaw(void)
+{
+	for (struct sock *s = sock_first(); s; s = s->next)
+		if (s->numbers && s->kind == SOCK_IS_STREAM && s->fd < 0)
+			sock_remake(s);
+	sock_watch_again();
+	sock_settle();
 }
 
 /* The child has copies of the library's ends; hooks.c closes them. */

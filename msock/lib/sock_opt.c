@@ -118,6 +118,19 @@ int sock_option_set(struct sock *s, int fd, int level, int name, const void *val
 	return err;
 }
 
+bool sock_option_resets(const struct sock *s)
+{
+	struct linger linger;
+
+	for (const struct sock_option *o = s->options; o; o = o->next) {
+		if (o->level != SOL_SOCKET || o->name != SO_LINGER || o->size < sizeof(linger))
+			continue;
+		__builtin_memcpy(&linger, o->value, sizeof(linger));
+		return linger.l_onoff && !linger.l_linger;
+	}
+	return false;
+}
+
 static int option_give(int result, void *value, socklen_t *size)
 {
 	if (*size > sizeof(result))

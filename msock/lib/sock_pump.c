@@ -220,7 +220,7 @@ static bool sock_push(struct sock *s)
 static void sock_pulled_all(struct sock *s, long n)
 {
 	if (n == -ECONNRESET && s->conn)
-		s->conn->dropped = true; /* the program has closed it without reading all */
+		s->conn->abort = true; /* the program has closed it without reading all */
 	s->out_end = true;
 }
 
@@ -262,8 +262,8 @@ static void sock_hung_up(struct sock *s)
 	sock_pull(s);
 	s->out_end = true;
 	s->deaf = true;
-	if (s->in.length || s->conn->carry.length)
-		s->conn->dropped = true;
+	if (s->in.length || s->conn->carry.length || sock_option_resets(s))
+		s->conn->abort = true;
 	carry_clear(&s->in);
 	engine_watch(&s->watch, s->fd, 0);
 }

@@ -16,7 +16,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import tap  # noqa: E402
 
 BUILD = os.environ.get("MSOCK_TEST_BUILD") or os.getcwd()
-LIMIT_S = 60
+LIMIT_S = int(os.environ.get("MSOCK_TEST_LIMIT_S") or 60)
 PR_SET_CHILD_SUBREAPER = 36
 
 ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
