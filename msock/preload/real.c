@@ -35,6 +35,7 @@ static const char *const real_names[REAL_COUNT] = {
 	REAL_NAME(getpeername),
 	REAL_NAME(setsockopt),
 	REAL_NAME(getsockopt),
+	REAL_NAME(send),
 	REAL_NAME(sendto),
 	REAL_NAME(sendmsg),
 	REAL_NAME(dup),

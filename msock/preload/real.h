@@ -57,6 +57,7 @@ enum real_name {
 	REAL_getpeername,
 	REAL_setsockopt,
 	REAL_getsockopt,
+	REAL_send,
 	REAL_sendto,
 	REAL_sendmsg,
 	REAL_dup,

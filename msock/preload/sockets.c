@@ -205,8 +205,24 @@ PRELOAD_API int getsockopt(int fd, int level, int name, void *value, socklen_t *
 	return result == MSOCK__NOT_OURS ? REAL(getsockopt)(fd, level, name, value, size) : (int)window_result(result);
 }
 
+/* A unix socket would take an urgent byte and lose it. */
+static bool socket_refuses(int fd, int flags)
+{
+	if (!(flags & MSG_OOB) || !sockets || !msock__sock_is_stream(fd))
+		return false;
+	errno = EOPNOTSUPP;
+	return true;
+}
+
+PRELOAD_API ssize_t send(int fd, const void *bytes, size_t n, int flags)
+{
+	return socket_refuses(fd, flags) ? -1 : REAL(send)(fd, bytes, n, flags);
+}
+
 PRELOAD_API ssize_t sendto(int fd, const void *bytes, size_t n, int flags, const struct sockaddr *addr, socklen_t size)
 {
+	if (socket_refuses(fd, flags))
+		return -1;
 	if (addr && sockets && msock__sock_is_stream(fd))
 		addr = NULL, size = 0;
 	return REAL(sendto)(fd, bytes, n, flags, addr, size);
@@ -216,6 +232,8 @@ PRELOAD_API ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
 	struct msghdr without;
 
+	if (socket_refuses(fd, flags))
+		return -1;
 	if (!msg || !msg->msg_name || !sockets || !msock__sock_is_stream(fd))
 		return REAL(sendmsg)(fd, msg, flags);
 	without = *msg;
