@@ -154,6 +154,8 @@ def transfer(name, server_words, client_words, up, result):
     server = start(server_words, "--job", name, "--host", ",".join(HOSTS))
     if up:
         tap.equal(server.stdout.readline(), up, f"{name}: the server is up")
+    else: # it says nothing; who can be moved is a member
+        tap.ok(tap.until(lambda: move(name, 0, HOSTS[1], "auto")[0] == 0, launch.LIMIT_S), f"{name}: the server is a member")
     client = start(client_words, "--join", name, "--rank", "1", "--host", HOSTS[1])
     moves = 0
     while client.poll() is None and server.poll() is None and moves < 2 * MOVES:
