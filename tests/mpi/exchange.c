@@ -2,10 +2,11 @@
 /*
  * exchange - long messages in both directions between neighbours in a ring, until a file appears.
  *
- * usage: exchange BYTES STOPFILE
+ * usage: exchange BYTES STOPFILE [BALLAST]
  *
  * Each rank prints a line for each round, and every byte is checked.  Rank 0
- * looks for STOPFILE; the round in which it is found is the last.
+ * looks for STOPFILE; the round in which it is found is the last.  BALLAST: so
+ * many bytes of memory that hold one word again and again, looked at in the end.
  */
 #include <inttypes.h>
 #include <mpi.h>
@@ -47,13 +48,14 @@ int main(int argc, char **argv)
 	MPI_Request requests[4];
 	MPI_Status statuses[4];
 	int rank, size, round = 0, stop = 0, side, peer[2];
-	size_t count;
+	size_t count, ballast, i;
+	uint64_t *heavy;
 
 	MPI_Init(&argc, &argv);
 	MPI_Comm_rank(MPI_COMM_WORLD, &rank);
 	MPI_Comm_size(MPI_COMM_WORLD, &size);
-	if (argc != 3 || size < 3) {
-		fprintf(stderr, "usage: exchange BYTES STOPFILE, with 3 ranks or more\n");
+	if (argc < 3 || argc > 4 || size < 3) {
+		fprintf(stderr, "usage: exchange BYTES STOPFILE [BALLAST], with 3 ranks or more\n");
 		MPI_Abort(MPI_COMM_WORLD, 2);
 	}
 	count = strtoul(argv[1], NULL, 0) / sizeof(uint64_t);
@@ -64,6 +66,12 @@ int main(int argc, char **argv)
 		if (!out[side] || !in[side])
 			MPI_Abort(MPI_COMM_WORLD, 1);
 	}
+	ballast = argc > 3 ? strtoul(argv[3], NULL, 0) / sizeof(uint64_t) : 0;
+	heavy = malloc((ballast + 1) * sizeof(uint64_t));
+	if (!heavy)
+		MPI_Abort(MPI_COMM_WORLD, 1);
+	for (i = 0; i < ballast; i++)
+		heavy[i] = 0x0123456789abcdefu;
 	while (!stop) {
 		round++;
 		for (side = 0; side < 2; side++) {
@@ -81,6 +89,12 @@ int main(int argc, char **argv)
 		stop = rank == 0 && access(argv[2], F_OK) == 0;
 		MPI_Bcast(&stop, 1, MPI_INT, 0, MPI_COMM_WORLD);
 	}
+	for (i = 0; i < ballast; i++)
+		if (heavy[i] != 0x0123456789abcdefu) {
+			fprintf(stderr, "exchange: rank %d: word %zu of the ballast is wrong\n", rank, i);
+			MPI_Abort(MPI_COMM_WORLD, 1);
+		}
+	free(heavy);
 	MPI_Reduce(&checked, &all, 1, MPI_UINT64_T, MPI_SUM, 0, MPI_COMM_WORLD);
 	if (rank == 0)
 		printf("exchanged %" PRIu64 " bytes in %d rounds\n", all, round);
