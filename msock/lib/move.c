@@ -403,7 +403,7 @@ static void move_back(void)
 			conn_sync(c);
 		}
 	}
-	sock_thaw();
+	sock_settle();
 	control_replay();
 	engine_poke();
 	agent_ensure(); /* kicks that came meanwhile were not heeded */
@@ -428,6 +428,9 @@ static void move_run_once(void)
 			ms_exit_group(1);
 		if (!move.aborted && ms_get_u8(&in))
 			ms_exit_group(0);
+		ms_lock_take(&core.lock); /* some threads may run, if not all could be stopped */
+		sock_thaw();
+		ms_lock_give(&core.lock);
 		image_thaw();
 	}
 	image_cancel();

@@ -118,6 +118,7 @@ bool sock_port_taken(uint16_t port, const struct sock *but);
 void sock_ready(struct watch *w, uint32_t events);
 void sock_leg_ready(struct sock *s, uint32_t events);
 void sock_sync(struct sock *s);
+void sock_refill(struct sock *s);             /* no thread runs: what was taken out of the pair lies in it again */
 bool sock_wants_leg(const struct sock *s);    /* may the engine read the leg for it? */
 bool sock_wants_room(const struct sock *s);   /* has it bytes for the leg that did not fit? */
 void sock_fill(struct sock *s, int app);      /* not writable until sock_unfill */
@@ -132,12 +133,12 @@ void sock_options_apply(const struct sock *s, int fd, bool pair);
 bool sock_option_resets(const struct sock *s); /* SO_LINGER says that a close is a reset */
 void sock_options_free(struct sock *s);
 
-/* sock_move.c: the mover, all threads parked; and at the target or after a thaw */
+/* sock_move.c: the mover, all threads parked; sock_settle behind it, when the streams know where they are */
 bool sock_owns(int fd);
 int sock_freeze(void);
 void sock_thaw(void);
 void sock_resume(void);
-void sock_settle(void); /* behind sock_resume, when the streams know that they have moved */
+void sock_settle(void);
 void sock_after_fork_child(void);
 int sock_own_fds(int *fds, int max);
 

@@ -347,6 +347,8 @@ static int sock_remake_pair(struct sock *s)
 	s->end_said = false; /* said again behind what is in s->in */
 	if (over)
 		sock_close_own(s);
+	else
+		sock_refill(s);
 	return app;
 }
 
@@ -412,11 +414,13 @@ void sock_resume(void)
 /* What was taken out of a pair without a library's end cannot be given to it: it is made again here too. */
 void sock_thaw(void)
 {
-	for (struct sock *s = sock_first(); s; s = s->next)
+	for (struct sock *s = sock_first(); s; s = s->next) {
 		if (s->numbers && s->kind == SOCK_IS_STREAM && s->fd < 0)
 			sock_remake(s);
+		else
+			sock_refill(s);
+	}
 	sock_watch_again();
-	sock_settle();
 }
 
 /* The child has copies of the library's ends; hooks.c closes them. */

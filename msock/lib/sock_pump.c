@@ -81,6 +81,13 @@ static void sock_say_reset(struct sock *s)
 	sock_close_own(s);
 }
 
+/* The program may have looked at it already (MSG_PEEK, FIONREAD, poll): it must not be gone when it reads. */
+void sock_refill(struct sock *s)
+{
+	if (s->kind == SOCK_IS_STREAM && s->fd >= 0 && !s->filler)
+		sock_give_carry(s, &s->in);
+}
+
 static void sock_say_end(struct sock *s)
 {
 	if (s->end_said || s->fd < 0)
