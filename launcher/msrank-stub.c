@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
+#include <linux/mempolicy.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -21,6 +22,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -54,6 +56,7 @@ struct stub {
 	uint32_t member;
 	uint64_t ignored; /* signals that were ignored when we started */
 	bool ended;
+	bool lost; /* the rank, or the coordinator: the job must end */
 	int status;
 };
 
@@ -119,6 +122,7 @@ static void stub_exit(struct stub *s, const Ms__Exit *e)
 	if (e->error && *e->error) {
 		log_say(LOG_ERROR, "%s", e->error);
 		s->status = W_EXITCODE(e->code, 0);
+		s->lost = e->code == STUB_LOST;
 	} else {
 		s->status = e->status;
 	}
@@ -163,6 +167,7 @@ static void on_down(struct link *l, const char *why, void *user)
 	if (!s->ended)
 		log_say(LOG_ERROR, "the job's coordinator is gone (%s)", why);
 	s->status = W_EXITCODE(STUB_LOST, 0);
+	s->lost = true;
 	event_base_loopbreak(s->base);
 }
 
@@ -292,6 +297,48 @@ static void flush_all(struct stub *s)
 	}
 }
 
+/*
+ * Hydra lets the other ranks of a job go on when one has just ended with a status, which is what it sees of us: so what
+ * MPI_Abort says is said in the rank's place.
+ */
+static void abort_job(struct stub *s)
+{
+	static const char text[] = "cmd=abort exitcode=255\n";
+
+	if (s->channel[STUB_PMI].to >= 0 && write(s->channel[STUB_PMI].to, text, sizeof(text) - 1) < 0)
+		log_say(LOG_INFO, "cannot tell the proxy: %s", strerror(errno));
+}
+
+/* A coordinator that was killed leaves the job's directory behind; the first stub that sees nobody there takes it away. */
+static void remove_jobdir(const char *dir)
+{
+	static const char *const names[] = { "coord.sock", "job.json", "records.jsonl" };
+	struct sockaddr_un to = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	char path[PATH_MAX];
+
+	snprintf(to.sun_path, sizeof(to.sun_path), "%s/coord.sock", dir);
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof(to)) && errno == ECONNREFUSED) {
+		for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+			snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+			unlink(path);
+		}
+		rmdir(dir);
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
+/* When its proxy is killed nobody reads what the rank says, and mpiexec hears of it only when the proxy's children end. */
+static void die_with_parent(void)
+{
+	pid_t parent = getppid();
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		exit(STUB_LOST);
+}
+
 static int end_as(int status)
 {
 	if (WIFSIGNALED(status)) {
@@ -333,6 +380,22 @@ static struct event_base *base_create(void)
 	return base;
 }
 
+/* With mpiexec's -pmi-port it has another name. */
+static const char *own_rank(void)
+{
+	const char *rank = getenv("PMI_RANK");
+
+	return rank ? rank : getenv("PMI_ID");
+}
+
+/* mpiexec's -membind has bound us: it would be lost on the way to the rank, which is no child of ours. */
+static bool memory_bound(void)
+{
+	int mode = MPOL_DEFAULT;
+
+	return !syscall(SYS_get_mempolicy, &mode, NULL, 0, NULL, 0) && mode != MPOL_DEFAULT && mode != MPOL_LOCAL;
+}
+
 int main(int argc, char **argv)
 {
 	static const struct option options[] = { { "host", required_argument, NULL, 'h' },
@@ -340,12 +403,13 @@ int main(int argc, char **argv)
 						 { "rank", required_argument, NULL, 'r' },
 						 { "stdin", required_argument, NULL, 'i' },
 						 { NULL, 0, NULL, 0 } };
-	const char *host = getenv("MSOCK_HOST"), *dir = getenv("MSOCK_JOBDIR"), *rank = getenv("PMI_RANK");
+	const char *host = getenv("MSOCK_HOST"), *dir = getenv("MSOCK_JOBDIR"), *rank = own_rank();
 	struct stub s = { 0 };
 	unsigned world = 0;
 	int opt, pmi;
 
 	log_open("msrank-stub");
+	die_with_parent();
 	while ((opt = getopt_long(argc, argv, "+", options, NULL)) != -1) {
 		if (opt == 'h')
 			host = optarg;
@@ -361,6 +425,8 @@ int main(int argc, char **argv)
 	if (optind >= argc || !dir)
 		log_die("%s",
 			dir ? "no program given" : "MSOCK_JOBDIR is not set: only mpiexec -launcher msock starts me");
+	if (memory_bound())
+		log_die("mpiexec's -membind does not work with the launcher msock");
 	s.ignored = ignored_signals();
 	signal(SIGPIPE, SIG_IGN);
 	pmi = pmi_fd();
@@ -378,5 +444,9 @@ int main(int argc, char **argv)
 	channel_open(&s, STUB_PMI, pmi, pmi);
 	event_base_dispatch(s.base);
 	flush_all(&s);
+	if (s.lost) {
+		abort_job(&s);
+		remove_jobdir(dir);
+	}
 	return end_as(s.status);
 }
