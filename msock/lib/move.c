@@ -25,6 +25,8 @@ enum {
 
 struct move move;
 
+static bool move_holds_lock; /* the mover does, while it looks what can be captured */
+
 /* A D_MOVE that came before the mover had put the last one away. */
 static struct {
 	uint8_t bytes[1024];
@@ -187,6 +189,21 @@ static void move_collect_fds(void)
 	move_add_fd(move.image_fd);
 }
 
+/* For image_check, which runs with the lock or without. */
+static bool move_owns(int fd)
+{
+	bool owns;
+
+	if (!sock_first())
+		return false;
+	if (!move_holds_lock)
+		ms_lock_take(&core.lock);
+	owns = sock_find(fd) != NULL;
+	if (!move_holds_lock)
+		ms_lock_give(&core.lock);
+	return owns;
+}
+
 static void move_prepare_source(void)
 {
 	struct image_source *src = &move.source;
@@ -196,7 +213,7 @@ static void move_prepare_source(void)
 	src->control_fd = control_fd();
 	src->listener_fd = data_listener_fd();
 	src->resume = move_resume;
-	src->owns = sock_owns;
+	src->owns = move_owns;
 	src->step = move_step;
 	src->fault = move.fault;
 	move_collect_fds();
@@ -341,8 +358,10 @@ static int move_check(void)
 	}
 	/* Where they come and go all the time they have to wait for once: all are made and closed under the lock. */
 	ms_lock_take(&core.lock);
+	move_holds_lock = true;
 	move_collect_fds();
 	err = image_check(&move.source, move.why);
+	move_holds_lock = false;
 	ms_lock_give(&core.lock);
 	return err ? -1 : 0;
 }

@@ -134,7 +134,6 @@ bool sock_option_resets(const struct sock *s); /* SO_LINGER says that a close is
 void sock_options_free(struct sock *s);
 
 /* sock_move.c: the mover, all threads parked; sock_settle behind it, when the streams know where they are */
-bool sock_owns(int fd);
 int sock_freeze(void);
 void sock_thaw(void);
 void sock_resume(void);

@@ -42,18 +42,6 @@ int sock_own_fds(int *fds, int max)
 	return n;
 }
 
-bool sock_owns(int fd)
-{
-	bool owns;
-
-	if (!sock_first())
-		return false;
-	ms_lock_take(&core.lock);
-	owns = sock_find(fd) != NULL;
-	ms_lock_give(&core.lock);
-	return owns;
-}
-
 static void sock_forget_numbers(struct sock *s)
 {
 	while (s->numbers) {

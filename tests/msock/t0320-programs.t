@@ -91,8 +91,8 @@ for (my $i = 1; ; $i++) {
 """
 
 
-def start(words, *options):
-    return subprocess.Popen([launch.program("msrun"), "--sockets", *options, "--", *words], env=ENV, cwd=TOP, stdin=subprocess.DEVNULL,
+def start(words, *options, stdin=subprocess.DEVNULL):
+    return subprocess.Popen([launch.program("msrun"), "--sockets", *options, "--", *words], env=ENV, cwd=TOP, stdin=stdin,
                             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -201,6 +201,32 @@ def leaving():
     server.communicate()
 
 
+# Opens a socket of the host, and closes it when told.
+HOST_SOCKET = r"""
+import socket, sys
+l = socket.create_server(("127.0.0.1", 0))
+v = socket.create_server(("", 8000))
+print("open", flush=True)
+sys.stdin.readline()
+l.close()
+print("closed", flush=True)
+sys.stdin.readline()
+"""
+
+
+def refused():
+    """A socket of the kernel's own is named; the program goes on, and moves when it is closed."""
+    server = start(["/usr/bin/python3", "-c", HOST_SOCKET], "--job", "refused", "--host", ",".join(HOSTS), stdin=subprocess.PIPE)
+    tap.equal(server.stdout.readline(), "open\n", "a program with a socket of the host")
+    status, said = move("refused", 0, HOSTS[1], "auto")
+    tap.ok(status == 1 and "socket" in said and said.count("\n") == 1, "is not moved, and one line says why", (status, said))
+    server.stdin.write("\n")
+    server.stdin.flush()
+    tap.equal(server.stdout.readline(), "closed\n", "it goes on")
+    tap.equal(move("refused", 0, HOSTS[1], "auto")[0], 0, "and moves when it has closed it")
+    tap.equal((server.communicate("\n", launch.LIMIT_S), server.returncode), (("", ""), 0), "it ends well")
+
+
 def test():
     data = os.urandom(3000000)
     with open(os.path.join(TOP, "file"), "wb") as file:
@@ -230,6 +256,7 @@ def test():
     else:
         tap.skip("socat", "not installed")
     leaving()
+    refused()
 
 
 tap.main(test)
