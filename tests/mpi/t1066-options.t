@@ -45,9 +45,8 @@ PROBES = {
     "-launcher-exec": (["-launcher-exec", "/nonexistent/ssh", "-n", "1", *SHOW], every_rank(1), 0),
     "-rmk": (["-rmk", "user", "-n", "1", *SHOW], every_rank(1), 0),
     "-topolib": (["-topolib", "hwloc", "-n", "1", *SHOW], every_rank(1), 0),
-    "-bind-to": (["-bind-to", "core:1", "-n", "1", "sh", "-c", "grep Cpus_allowed_list /proc/self/status"],
-                 lambda out, err: re.fullmatch(r"Cpus_allowed_list:\t\d+(,\d+)*\n", out) and out.count(",") < os.cpu_count() - 1
-                 or os.cpu_count() == 1, 0),
+    "-bind-to": (["-bind-to", "hwthread:1", "-n", "1", "sh", "-c", "grep Cpus_allowed_list /proc/self/status"],
+                 lambda out, err: re.fullmatch(r"Cpus_allowed_list:\t\d+\n", out), 0),
     "-map-by": (["-bind-to", "core", "-map-by", "core", "-ppn", "2", "-n", "2", *SHOW], every_rank(2), 0),
     "-demux": (["-demux", "select", "-n", "2", *SHOW], every_rank(2), 0),
     "-verbose": (["-verbose", "-n", "1", *SHOW], lambda out, err: "rank=0" in out and "Launch arguments" in out + err, 0),
