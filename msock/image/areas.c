@@ -137,6 +137,7 @@ static int area_add(struct workspace *ws, struct image_area *a, const struct pro
 	else
 		a->offset = 0;
 	*out = *a;
+	out->advice = advice_of(ws, a->start, a->end);
 	ws->area_count++;
 	return 0;
 }

@@ -69,6 +69,7 @@ static struct workspace *workspace_create(const struct image_source *src, char w
 	ws->src = src;
 	ws->maps = (char *)ws + used;
 	ws->areas = (struct image_area *)(ws->maps + WORKSPACE_MAPS);
+	ws->advice = (struct advice_run *)(ws->areas + IMAGE_AREAS_MAX);
 	ws->uffd = -1;
 	workspace_open(ws);
 	image_sum_init(&ws->sum, src->hash_key);
@@ -316,12 +317,12 @@ static void run_early(struct workspace *ws)
 	if (look(ws) || send_hello(ws) || send_areas(ws, false) || send_list(ws, IMAGE_TOUCH) || measure_clocks(ws))
 		return;
 	capture_step(ws, MS_STEP_LAID_OUT, 0, 0, 0, 0);
-	ws->result = live_send(ws);
+	ws->result = live_send(ws) || advice_read(ws) ? -1 : 0;
 }
 
 static void run_more(struct workspace *ws)
 {
-	ws->result = live_send_more(ws);
+	ws->result = live_send_more(ws) || advice_read(ws) ? -1 : 0;
 }
 
 int image_send_more(char why[IMAGE_WHY])

@@ -20,7 +20,7 @@
 #define IMAGE_MAGIC 0x474d494du
 
 enum {
-	IMAGE_VERSION = 1,
+	IMAGE_VERSION = 2,
 	IMAGE_FRAME_HEAD = 16,
 	IMAGE_FRAME_MAX = 65536,
 	IMAGE_RUNS_MAX = 256,    /* runs of pages in one frame */
@@ -63,10 +63,26 @@ enum image_area_kind {
 
 enum { IMAGE_AREA_GROWSDOWN = 1, IMAGE_AREA_NORESERVE = 2, IMAGE_AREA_WHOLE = 4 /* all pages, read as from a file */ };
 
-/* On the wire: u64 start, u64 end, u8 prot, u8 kind, u8 flags, u64 offset, u64 size of the file, str path */
+/* What the process has told the kernel of its memory, by madvise, mlock, mseal. */
+enum image_advice {
+	IMAGE_ADVICE_DONTFORK = 1 << 0,
+	IMAGE_ADVICE_WIPEONFORK = 1 << 1,
+	IMAGE_ADVICE_MERGEABLE = 1 << 2,
+	IMAGE_ADVICE_HUGE = 1 << 3,
+	IMAGE_ADVICE_NOHUGE = 1 << 4,
+	IMAGE_ADVICE_DONTDUMP = 1 << 5,
+	IMAGE_ADVICE_SEQUENTIAL = 1 << 6,
+	IMAGE_ADVICE_RANDOM = 1 << 7,
+	IMAGE_ADVICE_LOCKED = 1 << 8,
+	IMAGE_ADVICE_LOCK_ON_FAULT = 1 << 9,
+	IMAGE_ADVICE_SEALED = 1 << 10,
+};
+
+/* On the wire: u64 start, u64 end, u8 prot, u8 kind, u8 flags, u16 advice, u64 offset, u64 size of the file, str path */
 struct image_area {
 	uint64_t start, end;
 	uint8_t prot, kind, flags;
+	uint16_t advice; /* enum image_advice; only in the final list */
 	uint64_t offset, file_size;
 	const char *path; /* borrowed; "" if none */
 };
@@ -116,6 +132,7 @@ static inline void image_area_put(struct ms_codec *c, const struct image_area *a
 	ms_put_u8(c, a->prot);
 	ms_put_u8(c, a->kind);
 	ms_put_u8(c, a->flags);
+	ms_put_u16(c, a->advice);
 	ms_put_u64(c, a->offset);
 	ms_put_u64(c, a->file_size);
 	ms_put_str(c, a->path);
@@ -129,6 +146,7 @@ static inline void image_area_get(struct ms_codec *c, struct image_area *a, char
 	a->prot = ms_get_u8(c);
 	a->kind = ms_get_u8(c);
 	a->flags = ms_get_u8(c);
+	a->advice = ms_get_u16(c);
 	a->offset = ms_get_u64(c);
 	a->file_size = ms_get_u64(c);
 	ms_get_str(c, path, IMAGE_PATH_MAX);

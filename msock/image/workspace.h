@@ -30,6 +30,12 @@ struct pages_region {
 	uint64_t start, end, categories; /* struct page_region of <linux/fs.h> */
 };
 
+/* Mappings of which the process has told the kernel something. */
+struct advice_run {
+	uint64_t start, end;
+	uint16_t advice;
+};
+
 enum pages_mode {
 	PAGES_ALL,  /* frozen, nothing was sent before */
 	PAGES_LIVE, /* the process runs: protect, then send what was written */
@@ -66,6 +72,8 @@ struct workspace {
 	char *maps; /* text of /proc/self/maps, cut into strings */
 	struct image_area *areas;
 	uint32_t area_count;
+	struct advice_run *advice; /* in order of address */
+	uint32_t advice_count;
 
 	struct image_sum sum;
 	uint64_t page_bytes; /* sent, before compression */
@@ -102,6 +110,11 @@ struct workspace {
 /* areas.c: read the map list into ws->areas; refuses what cannot move, naming it. */
 int areas_read(struct workspace *ws);
 void areas_name(const struct image_area *a, char *buf, size_t size);
+
+/* advice.c: what /proc/self/smaps tells beyond maps. Slow with much memory, so it is read before the freeze; what
+ * changes in between is not seen. */
+int advice_read(struct workspace *ws);
+uint16_t advice_of(const struct workspace *ws, uint64_t start, uint64_t end);
 
 /* pages.c: send the pages of the area that are present or swapped out, and private; zero pages are left out where the
  * target has them by itself. */

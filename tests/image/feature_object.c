@@ -101,10 +101,96 @@ static void socketpair_ends(void)
 	CHECK(write(left[0], "x", 1) == -1 && errno == EPIPE);
 }
 
+/* Has the mapping at this address this flag in smaps? */
+static int has_flag(const void *at, const char *flag)
+{
+	FILE *f = fopen("/proc/self/smaps", "r");
+	unsigned long start, end;
+	char line[4600];
+	int inside = 0, found = 0;
+
+	CHECK(f);
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%lx-%lx ", &start, &end) == 2)
+			inside = (unsigned long)at >= start && (unsigned long)at < end;
+		else if (inside && strncmp(line, "VmFlags:", 8) == 0)
+			found = strstr(line, flag) != NULL;
+	}
+	fclose(f);
+	return found;
+}
+
+static const struct {
+	const char flag[4];
+	int advice;
+} advised[] = {
+	{ " dc", MADV_DONTFORK }, { " wf", MADV_WIPEONFORK }, { " mg", MADV_MERGEABLE },   { " hg", MADV_HUGEPAGE },
+	{ " nh", MADV_NOHUGEPAGE }, { " dd", MADV_DONTDUMP }, { " sr", MADV_SEQUENTIAL }, { " rr", MADV_RANDOM },
+};
+
+enum { ADVISED = sizeof(advised) / sizeof(advised[0]), PIECE = 4 << 20 };
+
+static void advice(void)
+{
+	char *p = mmap(NULL, (2 * ADVISED + 1) * (size_t)PIECE, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	int given[ADVISED];
+
+	CHECK(p != MAP_FAILED);
+	for (size_t i = 0; i < ADVISED; i++) {
+		given[i] = madvise(p + 2 * i * PIECE, PIECE, advised[i].advice) == 0; /* the kernel may lack some */
+		memset(p + 2 * i * PIECE, (int)i + 1, 3 * 4096);
+	}
+	CHECK(given[0] && given[1] && given[5]);
+	for (int k = 0; k < MOVES; k++) {
+		CHECK(member_move() == 0);
+		for (size_t i = 0; i < ADVISED; i++) {
+			CHECK(has_flag(p + 2 * i * PIECE, advised[i].flag) == given[i]);
+			CHECK(!has_flag(p + (2 * i + 1) * PIECE, advised[i].flag));
+			CHECK(p[2 * i * PIECE + 8192] == (char)i + 1);
+		}
+	}
+}
+
+static void locked(void)
+{
+	char *p = mmap(NULL, 64 << 10, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	char *guard = p + (32 << 10);
+
+	CHECK(mlock(p, 16 << 10) == 0);
+	mprotect(guard, 4096, PROT_NONE);
+	CHECK(mlock2(guard + 4096, 8192, MLOCK_ONFAULT) == 0);
+	for (int k = 0; k < MOVES; k++) {
+		unsigned char in[4];
+
+		CHECK(member_move() == 0);
+		CHECK(has_flag(p, " lo") && !has_flag(p, " lf") && !has_flag(p + (16 << 10), " lo"));
+		CHECK(has_flag(guard + 4096, " lo") && has_flag(guard + 4096, " lf"));
+		CHECK(mincore(p, 16 << 10, in) == 0 && (in[0] & in[1] & in[2] & in[3] & 1));
+	}
+}
+
+/* Memory that nobody may change the layout of any more. */
+static void sealed(void)
+{
+	char *p = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	strcpy(p, "sealed");
+	if (syscall(462 /* mseal */, p, 8192, 0))
+		return; /* an older kernel */
+	for (int k = 0; k < MOVES; k++) {
+		CHECK(member_move() == 0);
+		CHECK(strcmp(p, "sealed") == 0 && munmap(p, 4096) == -1);
+	}
+}
+
 const struct feature object_features[] = {
 	{ "socketpair-stream", socketpair_stream },
 	{ "socketpair-datagram", socketpair_datagram },
 	{ "socketpair-packets", socketpair_packets },
 	{ "socketpair-ends", socketpair_ends },
+	{ "advice", advice },
+	{ "locked", locked },
+	{ "sealed", sealed },
 	{ NULL, NULL },
 };

@@ -124,6 +124,7 @@ int memory_map_final(void);
 struct restore_area *memory_area_of(uint64_t start, uint64_t end);
 int memory_open(struct restore_area *area);
 int memory_close(void);
+int memory_advise(void); /* after memory_close: what the member has told the kernel of its memory */
 void memory_drop(uint64_t start, uint64_t end); /* private pages in this range are as if never touched */
 int memory_place_spans(void);
 int memory_program(void);

@@ -6,7 +6,7 @@
 #include "image/mem.h"
 #include "image/restore/restore.h"
 
-enum { POPULATE_WRITE = 23, HUGE = 2 << 20, HUGE_AREA_MIN = 4 << 20, RESERVE_MAX = 1 << 30 };
+enum { POPULATE_WRITE = 23, HUGE = 2 << 20, HUGE_AREA_MIN = 4 << 20, RESERVE_MAX = 1 << 30, LOCK_ON_FAULT = 1, SYS_MSEAL = 462 };
 
 static struct {
 	int fd;
@@ -328,6 +328,51 @@ void memory_drop(uint64_t start, uint64_t end)
 		if ((a->kind == IMAGE_AREA_ANON || a->kind == IMAGE_AREA_FILE) && from < to)
 			ms_madvise((void *)from, to - from, MADV_DONTNEED);
 	}
+}
+
+static int area_lock(const struct image_area *a)
+{
+	struct rlimit limit;
+	int e;
+
+	ms_sys4(SYS_prlimit64, 0, RLIMIT_MEMLOCK, 0, (long)&limit);
+	limit.rlim_cur = limit.rlim_max;
+	ms_sys4(SYS_prlimit64, 0, RLIMIT_MEMLOCK, (long)&limit, 0);
+	e = (int)ms_sys3(SYS_mlock2, (long)a->start, (long)(a->end - a->start), LOCK_ON_FAULT);
+	if (e)
+		return area_error(a, "cannot be locked in memory, by the limit here", e);
+	if (!(a->advice & IMAGE_ADVICE_LOCK_ON_FAULT))
+		ms_sys2(SYS_mlock, (long)a->start, (long)(a->end - a->start)); /* what may not be touched stays so */
+	return 0;
+}
+
+/* A kernel without some of these has no harm from doing without. */
+int memory_advise(void)
+{
+	static const struct {
+		uint16_t advice;
+		int call;
+	} calls[] = {
+		{ IMAGE_ADVICE_DONTFORK, MADV_DONTFORK },     { IMAGE_ADVICE_WIPEONFORK, MADV_WIPEONFORK },
+		{ IMAGE_ADVICE_MERGEABLE, MADV_MERGEABLE },   { IMAGE_ADVICE_HUGE, MADV_HUGEPAGE },
+		{ IMAGE_ADVICE_NOHUGE, MADV_NOHUGEPAGE },     { IMAGE_ADVICE_DONTDUMP, MADV_DONTDUMP },
+		{ IMAGE_ADVICE_SEQUENTIAL, MADV_SEQUENTIAL }, { IMAGE_ADVICE_RANDOM, MADV_RANDOM },
+	};
+
+	for (uint32_t i = 0; i < restore.now.count; i++) {
+		const struct image_area *a = &restore.now.area[i].a;
+
+		if (!a->advice || area_is_kernels(a))
+			continue;
+		for (size_t k = 0; k < sizeof(calls) / sizeof(calls[0]); k++)
+			if (a->advice & calls[k].advice)
+				ms_madvise((void *)a->start, a->end - a->start, calls[k].call);
+		if ((a->advice & IMAGE_ADVICE_LOCKED) && area_lock(a))
+			return -1;
+		if (a->advice & IMAGE_ADVICE_SEALED)
+			ms_sys3(SYS_MSEAL, (long)a->start, (long)(a->end - a->start), 0);
+	}
+	return 0;
 }
 
 /* The kernel's own mappings go to where the member has them. */

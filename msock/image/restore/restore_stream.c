@@ -445,7 +445,7 @@ static int frame_end(struct ms_codec *c)
 		return bad("it has no threads");
 	control_step(MS_STEP_SUMMED, restore.page_bytes / IMAGE_PAGE, restore.zero_pages,
 		     (uint64_t)(faults() - restore.faults), 0);
-	if (memory_close() || memory_place_spans() || memory_program() || control_listen())
+	if (memory_close() || memory_advise() || memory_place_spans() || memory_program() || control_listen())
 		return -1;
 	ms_close(restore.image_fd);
 	restore.image_fd = -1;
