@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* The list of mappings: which of them are in the image, and as what. */
 #include <errno.h>
+#include <sys/sysmacros.h>
 
 #include "image/image_entry.h"
 #include "image/proc.h"
@@ -55,14 +56,21 @@ static int area_refuse(struct workspace *ws, const struct image_area *a, const c
 
 static int area_of_file(struct workspace *ws, struct image_area *a, bool shared)
 {
+	bool deleted = path_ends(a->path, " (deleted)");
 	struct stat st;
 	int e;
 
-	if (path_begins(a->path, "/memfd:") || path_begins(a->path, "/SYSV") || path_begins(a->path, "/dev/shm/"))
+	if (path_begins(a->path, "/SYSV") || (shared && path_begins(a->path, "/anon_hugepage")))
 		return area_refuse(ws, a, "shared memory");
-	if (path_ends(a->path, " (deleted)") && shared)
-		return area_refuse(ws, a, "the file is deleted");
-	if (path_ends(a->path, " (deleted)")) {
+	if (path_begins(a->path, "/dev/shm/") && !deleted)
+		return area_refuse(ws, a, "shared memory");
+	if (deleted && shared) {
+		/* What is behind its end cannot be read. */
+		a->kind = IMAGE_AREA_OBJECT;
+		a->flags |= IMAGE_AREA_WHOLE;
+		return 0;
+	}
+	if (deleted) {
 		/* An old version of a library, say: all of it travels, as memory. */
 		a->kind = IMAGE_AREA_ANON;
 		a->flags |= IMAGE_AREA_WHOLE;
@@ -132,7 +140,7 @@ static int area_add(struct workspace *ws, struct image_area *a, const struct pro
 		return image_say(ws->why, "more than %d mappings", IMAGE_AREAS_MAX);
 	if (a->start >= a->end)
 		return 0;
-	if (a->kind == IMAGE_AREA_FILE || a->kind == IMAGE_AREA_SHARED_FILE)
+	if (a->kind == IMAGE_AREA_FILE || a->kind == IMAGE_AREA_SHARED_FILE || image_area_is_shared(a))
 		a->offset = map->offset + (a->start - map->start);
 	else
 		a->offset = 0;
@@ -165,15 +173,25 @@ static int area_add_parts(struct workspace *ws, struct image_area *a, const stru
 	return area_add(ws, a, map);
 }
 
-/* No page of shared memory may be mapped twice: it would become two. Pieces that follow each other are fine. */
-static int area_check_alone(struct workspace *ws, const struct proc_map *map, struct proc_map *seen)
+/*
+ * Shared memory without a file: pieces that follow each other stay as simple
+ * as they are; what is mapped twice has to be one object.
+ */
+static void area_check_alone(struct workspace *ws, struct image_area *a, const struct proc_map *map)
 {
-	struct image_area a = { .start = map->start, .end = map->end, .path = "shared anonymous memory" };
+	bool twice = false;
 
-	if (map->ino == seen->ino && map->offset < seen->offset + (seen->end - seen->start))
-		return area_refuse(ws, &a, "mapped twice");
-	*seen = *map;
-	return 0;
+	for (uint32_t i = 0; i < ws->area_count; i++) {
+		const struct image_area *b = &ws->areas[i];
+
+		twice |= image_area_is_shared(b) && b->object == a->object && map->offset < b->offset + (b->end - b->start);
+	}
+	if (!twice)
+		return;
+	a->kind = IMAGE_AREA_OBJECT;
+	for (uint32_t i = 0; i < ws->area_count; i++)
+		if (image_area_is_shared(&ws->areas[i]) && ws->areas[i].object == a->object)
+			ws->areas[i].kind = IMAGE_AREA_OBJECT;
 }
 
 /*
@@ -184,7 +202,7 @@ static int areas_read_once(struct workspace *ws)
 {
 	long n = proc_read("/proc/self/maps", ws->maps, WORKSPACE_MAPS);
 	const char *at = ws->maps;
-	struct proc_map map, shared_seen = { 0 };
+	struct proc_map map;
 	uint64_t below = 0;
 
 	if (n <= 0)
@@ -205,8 +223,10 @@ static int areas_read_once(struct workspace *ws)
 			continue;
 		if (area_classify(ws, &a, map.shared))
 			return -1;
-		if (a.kind == IMAGE_AREA_SHARED_ANON && area_check_alone(ws, &map, &shared_seen))
-			return -1;
+		if (image_area_is_shared(&a))
+			a.object = image_object(makedev(map.major, map.minor), map.ino);
+		if (a.kind == IMAGE_AREA_SHARED_ANON)
+			area_check_alone(ws, &a, &map);
 		if (a.flags & IMAGE_AREA_GROWSDOWN)
 			stack_join(ws, &a);
 		if (a.kind && area_add_parts(ws, &a, &map))

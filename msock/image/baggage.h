@@ -114,6 +114,7 @@ struct baggage_file {
 	void *content; /* of the first entry of an object */
 	uint64_t content_size;
 	uint32_t capacity, mode;
+	int seals; /* of a memfd; -1: of none */
 	struct baggage_socket *socket;
 	struct baggage_watch *watch;
 	uint32_t watches;
@@ -152,6 +153,7 @@ struct baggage {
 	int file_max; /* highest number */
 	const char *cwd;
 	int umask;
+	int filters; /* of seccomp; those of a container are here and there */
 	unsigned long personality;
 	int dumpable, no_new_privs, subreaper, no_huge;
 	uint64_t online[16]; /* the source's processors; none: not known */

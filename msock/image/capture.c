@@ -215,7 +215,7 @@ static int send_areas(struct workspace *ws, bool final)
 
 static bool area_has_pages(const struct image_area *a)
 {
-	return a->kind == IMAGE_AREA_ANON || a->kind == IMAGE_AREA_FILE || a->kind == IMAGE_AREA_SHARED_ANON;
+	return a->kind == IMAGE_AREA_ANON || a->kind == IMAGE_AREA_FILE || image_area_is_shared(a);
 }
 
 /* TOUCH or KEEP: what is there. */

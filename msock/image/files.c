@@ -293,7 +293,7 @@ static int file_open(struct baggage *c, struct baggage_file *f, const struct ima
 		fd = special_pipe_open(c, f);
 		break;
 	case BAGGAGE_UNLINKED:
-		fd = special_unlinked_open(c, f, f->flags & kept_flags);
+		fd = special_unlinked_open(c, f, a, f->flags & kept_flags);
 		if (fd >= 0 && f->offset > 0)
 			ms_lseek(fd, f->offset, SEEK_SET);
 		break;
@@ -347,6 +347,9 @@ int baggage_files_return(struct baggage *c, struct image_arrival *a)
 	for (int i = 0; i < 4; i++)
 		if (fd_lift(&a->channel_fd[i], above, a->why))
 			return -1;
+	for (uint32_t i = 0; i < a->objects; i++)
+		if (fd_lift(&a->object[i].fd, above, a->why))
+			return -1;
 	ms_close_range(0, (unsigned)c->file_max, 0);
 	for (uint32_t i = 0; i < c->file_count; i++) {
 		struct baggage_file *f = &c->files[i];
@@ -365,6 +368,8 @@ int baggage_files_return(struct baggage *c, struct image_arrival *a)
 	for (int i = 0; i < 4; i++)
 		if (a->channel_fd[i] >= 0)
 			ms_close(a->channel_fd[i]);
+	for (uint32_t i = 0; i < a->objects; i++)
+		ms_close(a->object[i].fd);
 	fd_place(&a->control_fd, c->control_fd);
 	fd_place(&a->listener_fd, c->listener_fd);
 	return special_finish(c, a->why);

@@ -17,7 +17,7 @@
 #define IMAGE_ZONE 0x1a5b00000000ull
 #define IMAGE_ZONE_SIZE (1ull << 32)
 
-enum { IMAGE_ENTRY_VERSION = 1 };
+enum { IMAGE_ENTRY_VERSION = 2, IMAGE_OBJECTS_MAX = 256 };
 
 struct image_slot;
 
@@ -27,6 +27,11 @@ struct image_arrival {
 	int control_fd;   /* in: where they are; out: where the member wants them */
 	int listener_fd;
 	int channel_fd[4]; /* -1: none */
+	struct {
+		uint64_t number; /* image_object(), at the source */
+		int fd;
+	} object[IMAGE_OBJECTS_MAX]; /* shared memory that is mapped */
+	uint32_t objects;
 	bool ids_kept;     /* pid and tids are those of the source */
 	uint32_t ready;    /* threads but the main one that have put on their old state; futex word */
 	uint32_t go;       /* set by the main thread; futex word */

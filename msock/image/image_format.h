@@ -59,6 +59,7 @@ enum image_area_kind {
 	IMAGE_AREA_SHARED_ANON, /* shared with nobody: content in the image */
 	IMAGE_AREA_VDSO,
 	IMAGE_AREA_VVAR, /* one for each of the kernel's data areas, in order of address */
+	IMAGE_AREA_OBJECT, /* shared, of a memfd or a deleted file: the same object for all areas with this number */
 };
 
 enum { IMAGE_AREA_GROWSDOWN = 1, IMAGE_AREA_NORESERVE = 2, IMAGE_AREA_WHOLE = 4 /* all pages, read as from a file */ };
@@ -78,12 +79,13 @@ enum image_advice {
 	IMAGE_ADVICE_SEALED = 1 << 10,
 };
 
-/* On the wire: u64 start, u64 end, u8 prot, u8 kind, u8 flags, u16 advice, u64 offset, u64 size of the file, str path */
+/* On the wire: u64 start, u64 end, u8 prot, u8 kind, u8 flags, u16 advice, u64 offset, u64 size of the file, u64 object, str path */
 struct image_area {
 	uint64_t start, end;
 	uint8_t prot, kind, flags;
 	uint16_t advice; /* enum image_advice; only in the final list */
 	uint64_t offset, file_size;
+	uint64_t object; /* device and inode at the source, of shared memory */
 	const char *path; /* borrowed; "" if none */
 };
 
@@ -103,6 +105,17 @@ enum image_program_mark {
 	IMAGE_MARK_SPARE,
 	IMAGE_MARKS,
 };
+
+/* Shared memory whose content is in the image. */
+static inline bool image_area_is_shared(const struct image_area *a)
+{
+	return a->kind == IMAGE_AREA_SHARED_ANON || a->kind == IMAGE_AREA_OBJECT;
+}
+
+static inline uint64_t image_object(uint64_t dev, uint64_t ino)
+{
+	return dev << 40 ^ ino;
+}
 
 static inline void image_frame_put(struct ms_codec *c, uint8_t type, uint64_t bytes)
 {
@@ -135,6 +148,7 @@ static inline void image_area_put(struct ms_codec *c, const struct image_area *a
 	ms_put_u16(c, a->advice);
 	ms_put_u64(c, a->offset);
 	ms_put_u64(c, a->file_size);
+	ms_put_u64(c, a->object);
 	ms_put_str(c, a->path);
 }
 
@@ -149,6 +163,7 @@ static inline void image_area_get(struct ms_codec *c, struct image_area *a, char
 	a->advice = ms_get_u16(c);
 	a->offset = ms_get_u64(c);
 	a->file_size = ms_get_u64(c);
+	a->object = ms_get_u64(c);
 	ms_get_str(c, path, IMAGE_PATH_MAX);
 	a->path = path;
 }

@@ -88,7 +88,7 @@ static long regions_fetch(struct workspace *ws, const struct image_area *area, u
 {
 	long n;
 
-	if (area->kind == IMAGE_AREA_SHARED_ANON || (area->flags & IMAGE_AREA_WHOLE)) {
+	if (image_area_is_shared(area) || (area->flags & IMAGE_AREA_WHOLE)) {
 		/* What nobody maps at the moment is still there: look at all. */
 		ws->regions[0] = (struct pages_region){ at, area->end, 0 };
 		*walked = area->end;
@@ -277,11 +277,12 @@ static bool region_is_clean(const struct workspace *ws, const struct pages_regio
 int pages_send(struct workspace *ws, const struct image_area *area)
 {
 	/* Where nothing was sent yet the target has zeros by itself; in a file's mapping it has the file. */
-	bool skip_zero = area->kind != IMAGE_AREA_FILE && (!ws->tracking || ws->rounds == 0);
+	bool skip_zero = area->kind != IMAGE_AREA_FILE &&
+			 (!ws->tracking || ws->rounds == 0 || image_area_is_shared(area));
 	uint64_t at = area->start, own = 0;
 
 	/* What cannot be tracked goes once, in the freeze. */
-	if (ws->mode == PAGES_LIVE && (area->kind == IMAGE_AREA_SHARED_ANON || (area->flags & IMAGE_AREA_WHOLE)))
+	if (ws->mode == PAGES_LIVE && (image_area_is_shared(area) || (area->flags & IMAGE_AREA_WHOLE)))
 		return 0;
 	while (at < area->end) {
 		uint64_t walked = area->end;
@@ -321,7 +322,7 @@ int pages_list(struct workspace *ws, const struct image_area *area, uint8_t type
 {
 	uint64_t at = area->start;
 
-	if (area->kind == IMAGE_AREA_SHARED_ANON)
+	if (image_area_is_shared(area))
 		return 0;
 	while (at < area->end) {
 		uint64_t walked = area->end;

@@ -150,3 +150,17 @@ bool proc_map_is(const struct proc_map *map, const char *path)
 
 	return map->path_len == n && memcmp(map->path, path, n) == 0;
 }
+
+void proc_memfd_name(const char *path, char *name, size_t size)
+{
+	static const char before[] = "/memfd:", behind[] = " (deleted)";
+	size_t n = ms_strlen(path), from = sizeof(before) - 1, end = n - (sizeof(behind) - 1);
+
+	if (n < from + sizeof(behind) - 1 || memcmp(path, before, from) || memcmp(path + end, behind, sizeof(behind) - 1)) {
+		image_print(name, size, "moved");
+		return;
+	}
+	n = end - from < size ? end - from : size - 1;
+	memcpy(name, path + from, n);
+	name[n] = 0;
+}

@@ -40,4 +40,7 @@ bool proc_map_next(const char **at, struct proc_map *map);
 
 bool proc_map_is(const struct proc_map *map, const char *path);
 
+/* The name in "/memfd:NAME (deleted)"; of other paths "moved". */
+void proc_memfd_name(const char *path, char *name, size_t size);
+
 #endif

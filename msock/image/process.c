@@ -28,18 +28,21 @@ static int baggage_directory(struct baggage *c, char why[IMAGE_WHY])
 	return 0;
 }
 
-static int status_umask(void)
+/* umask, and how many seccomp filters there are. */
+static void note_status(struct baggage *c)
 {
 	char text[4096];
 	const char *s;
-	int mask = 0;
 
+	c->umask = 022;
+	c->filters = 0;
 	if (proc_read("/proc/self/status", text, sizeof(text)) <= 0)
-		return 022;
+		return;
 	s = proc_field(text, "Umask");
-	while (s && *s >= '0' && *s <= '7')
-		mask = mask * 8 + (*s++ - '0');
-	return s ? mask : 022;
+	for (c->umask = s ? 0 : 022; s && *s >= '0' && *s <= '7'; s++)
+		c->umask = c->umask * 8 + (*s - '0');
+	s = proc_field(text, "Seccomp_filters");
+	c->filters = s ? (int)proc_number(&s, 10) : 0;
 }
 
 /* "0-3,8": the source's processors. */
@@ -89,7 +92,7 @@ int baggage_process(struct baggage *c, char why[IMAGE_WHY])
 {
 	if (baggage_directory(c, why))
 		return -1;
-	c->umask = status_umask();
+	note_status(c);
 	for (int i = 0; i < BAGGAGE_LIMITS; i++)
 		ms_sys4(SYS_prlimit64, 0, i, 0, (long)&c->limit[i]);
 	c->personality = (unsigned long)ms_sys1(SYS_personality, 0xffffffff);
@@ -120,8 +123,13 @@ static void limit_restore(int which, const struct rlimit *want)
 
 int baggage_process_return(struct baggage *c, struct image_arrival *a)
 {
-	int e = ms_chdir(c->cwd);
+	int umask = c->umask, filters = c->filters, e = ms_chdir(c->cwd);
 
+	note_status(c);
+	if (filters > c->filters)
+		return image_say(a->why, "the process has a seccomp filter, which cannot move");
+	c->umask = umask;
+	c->filters = filters;
 	if (e)
 		return image_say(a->why, "cannot enter the working directory %s: %e", c->cwd, e);
 	ms_umask(c->umask);

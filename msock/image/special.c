@@ -112,7 +112,12 @@ static int unlinked_collect(struct baggage *c, struct baggage_file *f, char why[
 	if (fd < 0 || ms_fstat(fd, &st))
 		return image_say(why, "descriptor %d: the deleted file cannot be read: %s", f->fd, f->path);
 	f->mode = st.st_mode & 07777;
+	f->seals = (int)ms_fcntl(f->fd, F_GET_SEALS, 0);
 	f->content_size = (uint64_t)st.st_size;
+	if (c != image__state.baggage && st.st_size <= CONTENT_MAX) {
+		ms_close(fd);
+		return 0; /* only asked whether it can move */
+	}
 	if (st.st_size > CONTENT_MAX || (st.st_size && !(f->content = blob_create(c, f->content_size)))) {
 		ms_close(fd);
 		return image_say(why, "descriptor %d: the deleted file is too large: %s", f->fd, f->path);
@@ -301,13 +306,17 @@ int special_pipe_open(struct baggage *c, struct baggage_file *f)
 	return fd;
 }
 
-static int unlinked_make(struct baggage *c, struct baggage_file *f)
+/* A memfd, or a file without a name in the same directory. */
+static int unlinked_create(const struct baggage_file *f)
 {
 	char dir[IMAGE_PATH_MAX];
-	uint64_t at = 0;
 	size_t slash = 0;
-	int low, fd;
+	int low;
 
+	if (f->seals >= 0) {
+		proc_memfd_name(f->path, dir, sizeof(dir));
+		return (int)ms_sys2(SYS_memfd_create, (long)dir, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	}
 	for (size_t i = 0; f->path[i] && i < sizeof(dir) - 1; i++) {
 		dir[i] = f->path[i];
 		if (dir[i] == '/')
@@ -317,10 +326,26 @@ static int unlinked_make(struct baggage *c, struct baggage_file *f)
 	low = ms_open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, f->mode);
 	if (low < 0)
 		low = ms_open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, f->mode);
+	return low;
+}
+
+/* The content is written even where it is mapped and has come: what nobody maps has not. */
+static int unlinked_make(struct baggage *c, struct baggage_file *f, const struct image_arrival *a)
+{
+	uint64_t at = 0;
+	int low = -1, fd;
+
+	for (uint32_t i = 0; i < a->objects; i++)
+		if (a->object[i].number == image_object(f->dev, f->ino))
+			low = ms_dup(a->object[i].fd);
+	if (low < 0)
+		low = unlinked_create(f);
 	if (low < 0)
 		return low;
 	fd = (int)ms_fcntl(low, F_DUPFD_CLOEXEC, c->file_max + 1);
 	ms_close(low);
+	if (fd >= 0)
+		ms_sys2(SYS_ftruncate, fd, (long)f->content_size);
 	while (fd >= 0 && at < f->content_size) {
 		long n = ms_pwrite(fd, (char *)f->content + at, f->content_size - at, (off_t)at);
 
@@ -329,14 +354,16 @@ static int unlinked_make(struct baggage *c, struct baggage_file *f)
 		at += (uint64_t)n;
 	}
 	f->made[0] = fd;
+	if (fd >= 0 && f->seals > 0)
+		return (int)ms_fcntl(fd, F_ADD_SEALS, f->seals);
 	return fd < 0 ? fd : 0;
 }
 
-int special_unlinked_open(struct baggage *c, struct baggage_file *f, int flags)
+int special_unlinked_open(struct baggage *c, struct baggage_file *f, const struct image_arrival *a, int flags)
 {
 	struct baggage_file *first = first_of(c, f);
 	char link[64];
-	int e = first->made[0] > 0 ? 0 : unlinked_make(c, first);
+	int e = first->made[0] > 0 ? 0 : unlinked_make(c, first, a);
 
 	/* Its only way is a link, and the flags of its making mean nothing for that. */
 	flags &= ~(O_NOFOLLOW | O_DIRECTORY);

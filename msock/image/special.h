@@ -9,7 +9,7 @@ int special_collect(struct baggage *c, char why[IMAGE_WHY]);
 
 /* At the target: a descriptor, or -errno. */
 int special_pipe_open(struct baggage *c, struct baggage_file *f);
-int special_unlinked_open(struct baggage *c, struct baggage_file *f, int flags);
+int special_unlinked_open(struct baggage *c, struct baggage_file *f, const struct image_arrival *a, int flags);
 
 /* When every number is in place: epoll sets are filled, helpers closed. */
 int special_finish(struct baggage *c, char why[IMAGE_WHY]);

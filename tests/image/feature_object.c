@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -184,11 +185,126 @@ static void sealed(void)
 	}
 }
 
+/* Mapped and closed; mapped in part, with the rest to be had by the descriptor only. */
+static void memfds(void)
+{
+	int a = memfd_create("closed", MFD_CLOEXEC), b = memfd_create("kept", MFD_CLOEXEC), again;
+	char *whole, *part, path[64], text[16] = "";
+	struct stat st;
+
+	CHECK(a >= 0 && b >= 0 && ftruncate(a, 5 * 4096) == 0 && ftruncate(b, 100 * 4096 + 77) == 0);
+	whole = mmap(NULL, 5 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, a, 0);
+	part = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, b, 50 * 4096);
+	close(a);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", b);
+	again = open(path, O_RDONLY);
+	CHECK(whole != MAP_FAILED && part != MAP_FAILED && again >= 0);
+	CHECK(pwrite(b, "tail", 4, 100 * 4096 + 70) == 4 && lseek(b, 123, SEEK_SET) == 123);
+	for (int k = 0; k < MOVES; k++) {
+		whole[4096] = (char)k;
+		part[9] = (char)(k + 1);
+		CHECK(member_move() == 0);
+		CHECK(whole[4096] == k && whole[0] == 0 && part[9] == k + 1);
+		CHECK(fstat(b, &st) == 0 && st.st_size == 100 * 4096 + 77 && lseek(b, 0, SEEK_CUR) == 123);
+		CHECK(pread(again, text, 4, 100 * 4096 + 70) == 4 && strcmp(text, "tail") == 0);
+		CHECK(pwrite(b, "x", 1, 50 * 4096 + 11) == 1 && part[11] == 'x');
+		part[12] = (char)('a' + k);
+		CHECK(pread(again, text + 8, 1, 50 * 4096 + 12) == 1 && text[8] == 'a' + k);
+		part[11] = 0;
+	}
+}
+
+/* The same pages twice, once to write and once to run, as compilers at run time have them. */
+static void double_mapping(void)
+{
+	static const unsigned char code[] = { 0x8d, 0x47, 0x2a, 0xc3 }; /* lea 42(%rdi), %eax; ret */
+	int fd = memfd_create("code", 0);
+	unsigned char *write_here;
+	void *run_here;
+	int (*fn)(int);
+
+	CHECK(ftruncate(fd, 8192) == 0);
+	write_here = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	run_here = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_SHARED, fd, 4096);
+	CHECK(write_here != MAP_FAILED && run_here != MAP_FAILED);
+	close(fd);
+	memcpy(write_here + 4096, code, sizeof(code));
+	memcpy(&fn, &run_here, sizeof(fn));
+	for (int k = 0; k < MOVES; k++) {
+		CHECK(fn(1) == 43 + k);
+		CHECK(member_move() == 0);
+		CHECK(fn(1) == 43 + k);
+		write_here[4096 + 2]++;
+	}
+}
+
+/* Shared memory without a name, seen at two places. */
+static void shared_twice(void)
+{
+	char *p = mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	char *q = mremap(p, 0, 3 * 4096, MREMAP_MAYMOVE);
+
+	CHECK(p != MAP_FAILED && q != MAP_FAILED && p != q);
+	for (int k = 0; k < MOVES; k++) {
+		p[5000] = (char)(k + 1);
+		CHECK(member_move() == 0);
+		CHECK(q[5000] == k + 1);
+		q[9000] = (char)(k + 2);
+		CHECK(p[9000] == k + 2);
+	}
+}
+
+/* A named semaphore and a file whose names are gone, as languages' lock objects are. */
+static void unnamed_shared(void)
+{
+	char name[64], path[512], text[8] = "";
+	sem_t *s;
+	char *p;
+	int fd, value;
+
+	snprintf(name, sizeof(name), "/msock-test-%d", getpid());
+	s = sem_open(name, O_CREAT | O_EXCL, 0600, 3);
+	CHECK(s != SEM_FAILED && sem_unlink(name) == 0);
+	snprintf(path, sizeof(path), "%s/unnamed", feature_dir());
+	fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	CHECK(fd >= 0 && ftruncate(fd, 2 * 4096 + 5) == 0 && unlink(path) == 0);
+	p = mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	CHECK(p != MAP_FAILED);
+	for (int k = 0; k < MOVES; k++) {
+		strcpy(p + 4096, "both");
+		CHECK(member_move() == 0);
+		CHECK(sem_getvalue(s, &value) == 0 && value == 3);
+		CHECK(sem_wait(s) == 0 && sem_post(s) == 0);
+		CHECK(pread(fd, text, 4, 4096) == 4 && strcmp(text, "both") == 0);
+		CHECK(lseek(fd, 0, SEEK_END) == 2 * 4096 + 5);
+		CHECK(pwrite(fd, "seen", 4, 8192) == 4 && memcmp(p + 8192, "seen", 4) == 0);
+	}
+}
+
+static void seals(void)
+{
+	int fd = memfd_create("sealed", MFD_ALLOW_SEALING), want = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+	char text[8] = "";
+
+	CHECK(write(fd, "sealed", 6) == 6 && fcntl(fd, F_ADD_SEALS, want) == 0);
+	for (int k = 0; k < MOVES; k++) {
+		CHECK(member_move() == 0);
+		CHECK(fcntl(fd, F_GET_SEALS) == want);
+		CHECK(pread(fd, text, 6, 0) == 6 && strcmp(text, "sealed") == 0);
+		CHECK(pwrite(fd, "x", 1, 0) == -1 && errno == EPERM);
+	}
+}
+
 const struct feature object_features[] = {
 	{ "socketpair-stream", socketpair_stream },
 	{ "socketpair-datagram", socketpair_datagram },
 	{ "socketpair-packets", socketpair_packets },
 	{ "socketpair-ends", socketpair_ends },
+	{ "memfds", memfds },
+	{ "double-mapping", double_mapping },
+	{ "shared-twice", shared_twice },
+	{ "unnamed-shared", unnamed_shared },
+	{ "seals", seals },
 	{ "advice", advice },
 	{ "locked", locked },
 	{ "sealed", sealed },

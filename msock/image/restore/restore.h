@@ -60,6 +60,8 @@ struct restore {
 	int spans;
 	uint64_t vdso_hash, vdso_bytes;
 
+	uint64_t object_size[IMAGE_OBJECTS_MAX]; /* of those in arrival.object */
+
 	struct restore_list now, next; /* what is mapped; what the source says at the freeze */
 	struct restore_run *runs;
 	uint32_t run_count;

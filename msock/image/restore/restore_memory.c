@@ -4,6 +4,7 @@
 #include <linux/prctl.h>
 
 #include "image/mem.h"
+#include "image/proc.h"
 #include "image/restore/restore.h"
 
 enum { POPULATE_WRITE = 23, HUGE = 2 << 20, HUGE_AREA_MIN = 4 << 20, RESERVE_MAX = 1 << 30, LOCK_ON_FAULT = 1, SYS_MSEAL = 462 };
@@ -14,6 +15,16 @@ static struct {
 	const char *path;
 	uint64_t size;
 } last_file = { .fd = -1 };
+
+static uint64_t highest(uint64_t a, uint64_t b)
+{
+	return a > b ? a : b;
+}
+
+static uint64_t lowest(uint64_t a, uint64_t b)
+{
+	return a < b ? a : b;
+}
 
 static int area_error(const struct image_area *a, const char *what, int e)
 {
@@ -44,6 +55,36 @@ found:
 		return image_say(restore.why, "%s is another file here: %u bytes, not %u", a->path, last_file.size,
 				 a->file_size);
 	return last_file.fd;
+}
+
+/* The object of an area, long enough for it; the first area makes it. */
+static int object_of(const struct image_area *a)
+{
+	struct image_arrival *to = &restore.arrival;
+	const char *name = a->path;
+	uint64_t end = a->offset + (a->end - a->start);
+	uint32_t i = 0;
+	char text[64];
+	int e = 0;
+
+	while (i < to->objects && to->object[i].number != a->object)
+		i++;
+	if (i == IMAGE_OBJECTS_MAX)
+		return image_say(restore.why, "more than %d objects of shared memory", IMAGE_OBJECTS_MAX);
+	if (i == to->objects) {
+		proc_memfd_name(name, text, sizeof(text));
+		to->object[i].number = a->object;
+		to->object[i].fd = (int)ms_sys2(SYS_memfd_create, (long)text, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+		if (to->object[i].fd < 0)
+			return area_error(a, "no shared memory", to->object[i].fd);
+		to->objects++;
+	}
+	if (end > restore.object_size[i])
+		e = (int)ms_sys2(SYS_ftruncate, to->object[i].fd, (long)end);
+	if (e)
+		return area_error(a, "shared memory cannot have its size", e);
+	restore.object_size[i] = highest(end, restore.object_size[i]);
+	return to->object[i].fd;
 }
 
 static void file_done(void)
@@ -78,6 +119,13 @@ static int area_map(const struct image_area *a, uint64_t start, uint64_t end)
 		break;
 	case IMAGE_AREA_SHARED_ANON:
 		flags |= MAP_SHARED | MAP_ANONYMOUS;
+		break;
+	case IMAGE_AREA_OBJECT:
+		flags |= MAP_SHARED;
+		offset = a->offset + (start - a->start);
+		fd = object_of(a);
+		if (fd < 0)
+			return -1;
 		break;
 	default:
 		flags |= a->kind == IMAGE_AREA_FILE ? MAP_PRIVATE : MAP_SHARED;
@@ -128,6 +176,7 @@ struct restore_area *memory_area_of(uint64_t start, uint64_t end)
 	case IMAGE_AREA_ANON:
 	case IMAGE_AREA_FILE:
 	case IMAGE_AREA_SHARED_ANON:
+	case IMAGE_AREA_OBJECT:
 		return &restore.now.area[low];
 	}
 	return NULL;
@@ -207,17 +256,8 @@ static bool area_keeps(const struct image_area *old, const struct image_area *ne
 	case IMAGE_AREA_SHARED_FILE:
 		return old->start - old->offset == new->start - new->offset &&ms_streq(old->path, new->path);
 	}
-	return old->start == new->start && old->end == new->end;
-}
-
-static uint64_t highest(uint64_t a, uint64_t b)
-{
-	return a > b ? a : b;
-}
-
-static uint64_t lowest(uint64_t a, uint64_t b)
-{
-	return a < b ? a : b;
+	return old->start == new->start && old->end == new->end && old->object == new->object &&
+	       old->offset == new->offset;
 }
 
 /*

@@ -131,7 +131,7 @@ static int area_check(const struct restore_list *l, const struct image_area *a)
 		return bad("areas out of order");
 	if (a->start < IMAGE_ZONE + IMAGE_ZONE_SIZE && a->end > IMAGE_ZONE)
 		return image_say(restore.why, "the member has memory where the restorer works, at %x", a->start);
-	if (a->prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC) || a->kind < IMAGE_AREA_ANON || a->kind > IMAGE_AREA_VVAR)
+	if (a->prot & ~(PROT_READ | PROT_WRITE | PROT_EXEC) || a->kind < IMAGE_AREA_ANON || a->kind > IMAGE_AREA_OBJECT)
 		return bad("an area of unknown kind");
 	return 0;
 }
