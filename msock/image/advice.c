@@ -90,7 +90,7 @@ static int lines_take(struct workspace *ws, char *text, size_t *have, struct pro
 int advice_read(struct workspace *ws)
 {
 	int fd = ms_open("/proc/self/smaps", O_RDONLY | O_CLOEXEC, 0);
-	char *text = ws->maps; /* the list of areas has been sent */
+	char *text = ws->maps + WORKSPACE_MAPS - TEXT; /* what names the areas lies in front */
 	struct proc_map map = { 0 };
 	size_t have = 0;
 	long n;

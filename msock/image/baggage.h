@@ -172,6 +172,8 @@ struct image_state {
 	uint64_t frozen_ns;
 	uint64_t vdso, vdso_end;
 	int kick;
+	bool second_on; /* the second signal is ours for this freeze */
+	struct ms_ksigaction second; /* its action otherwise */
 	struct image_arrival *arrival; /* set at the target */
 	struct baggage *baggage;
 	struct image_slot slot[IMAGE_THREADS_MAX];

@@ -174,8 +174,22 @@ static int send_hello(struct workspace *ws)
 	ms_put_u32(&c, (uint32_t)ms_getpid());
 	ms_put_u64(&c, hash);
 	ms_put_u64(&c, bytes);
-	ms_put_u64(&c, image_xsave_features());
+	ms_put_u64(&c, image_xsave_features() | (ms_streq(ws->src->fault, "other-processor") ? 1ull << 19 : 0));
 	return frame_end(ws, &c, IMAGE_HELLO);
+}
+
+static int send_vdso(struct workspace *ws)
+{
+	struct ms_codec c;
+
+	frame_begin(ws, &c);
+	for (uint32_t i = 0; i < ws->area_count; i++) {
+		const struct image_area *a = &ws->areas[i];
+
+		if (a->kind == IMAGE_AREA_VDSO && a->end - a->start <= IMAGE_VDSO_MAX)
+			ms_put_bytes(&c, (void *)a->start, a->end - a->start);
+	}
+	return frame_end(ws, &c, IMAGE_VDSO);
 }
 
 static int send_area_batch(struct workspace *ws, uint32_t from, uint32_t to)
@@ -314,7 +328,8 @@ static int look(struct workspace *ws)
 static void run_early(struct workspace *ws)
 {
 	ws->result = -1;
-	if (look(ws) || send_hello(ws) || send_areas(ws, false) || send_list(ws, IMAGE_TOUCH) || measure_clocks(ws))
+	if (look(ws) || send_hello(ws) || send_vdso(ws) || send_areas(ws, false) || send_list(ws, IMAGE_TOUCH) ||
+	    measure_clocks(ws))
 		return;
 	capture_step(ws, MS_STEP_LAID_OUT, 0, 0, 0, 0);
 	ws->result = live_send(ws) || advice_read(ws) ? -1 : 0;

@@ -63,6 +63,15 @@ __asm__(".pushsection .text\n"
 
 #define ASLEEP_NS (10 * 1000000000ull)
 
+/*
+ * The C library's own helper threads (timers that call functions, asynchronous
+ * I/O) block all signals but the one by which it changes user ids in all
+ * threads.  Who does not stop by the kick gets that one, for which the kick's
+ * handler stands in so long.  Queued, not sent as the library does it: what is
+ * left of it later means nothing to the library's handler.
+ */
+enum { SECOND_SIGNAL = 33, SECOND_AFTER_NS = 30000000 };
+
 static uint32_t load(const uint32_t *p)
 {
 	return __atomic_load_n(p, __ATOMIC_SEQ_CST);
@@ -276,6 +285,37 @@ static int thread_list(int tids[IMAGE_THREADS_MAX], char why[IMAGE_WHY])
 	return n;
 }
 
+static void second_borrow(void)
+{
+	struct image_state *st = &image__state;
+	struct ms_ksigaction kick;
+
+	/* Without a handler of the library there are no such threads, and what is left of it would end the process. */
+	if (ms_sigaction(SECOND_SIGNAL, NULL, &st->second) || (uintptr_t)st->second.handler <= 1 ||
+	    ms_sigaction(st->kick, NULL, &kick))
+		return;
+	ms_sigaction(SECOND_SIGNAL, &kick, NULL);
+	st->second_on = true;
+}
+
+static int second_give_back(int result)
+{
+	struct image_state *st = &image__state;
+
+	if (st->second_on)
+		ms_sigaction(SECOND_SIGNAL, &st->second, NULL);
+	st->second_on = false;
+	return result;
+}
+
+static void second_send(int pid, int tid)
+{
+	siginfo_t info = { .si_signo = SECOND_SIGNAL, .si_code = SI_QUEUE };
+
+	info.si_pid = pid;
+	ms_tgsigqueueinfo(pid, tid, SECOND_SIGNAL, &info);
+}
+
 /* Kick those that have not parked; returns how many, the last one in *late. */
 static int kick_rest(const int *tids, int n, int agent, bool kick, int *late)
 {
@@ -287,6 +327,8 @@ static int kick_rest(const int *tids, int n, int agent, bool kick, int *late)
 			continue;
 		if (kick && ms_tgkill(pid, tids[i], image__state.kick) == -ESRCH)
 			continue;
+		if (kick && image__state.second_on)
+			second_send(pid, tids[i]);
 		*late = tids[i];
 		rest++;
 	}
@@ -350,7 +392,7 @@ int image_freeze(int signal, int agent_tid, uint64_t timeout_ns, char why[IMAGE_
 		int rest;
 
 		if (n < 0)
-			return -1;
+			return second_give_back(-1);
 		rest = kick_rest(tids, n, agent_tid, round % 200 == 0 || load(&st->bounced) != bounced || n != seen,
 				 &late);
 		bounced = load(&st->bounced);
@@ -358,16 +400,21 @@ int image_freeze(int signal, int agent_tid, uint64_t timeout_ns, char why[IMAGE_
 		if (rest == 0) {
 			/* Whoever was made by a thread before that parked is in the list of a second look. */
 			if (settled)
-				return 0;
+				return second_give_back(0);
 			settled = true;
 			seen = 0;
 			continue;
 		}
 		settled = false;
-		if (ms_clock_ns(CLOCK_MONOTONIC) - st->freeze_start_ns > timeout_ns)
-			return image_say(why,
-					 "thread %d does not stop: it blocks signal %d or is in a long system call",
-					 late, signal);
+		if (ms_clock_ns(CLOCK_MONOTONIC) - st->freeze_start_ns > timeout_ns) {
+			image_say(why, "thread %d does not stop: it blocks signal %d or is in a long system call", late,
+				  signal);
+			return second_give_back(-1);
+		}
+		if (!st->second_on && ms_clock_ns(CLOCK_MONOTONIC) - st->freeze_start_ns > SECOND_AFTER_NS) {
+			second_borrow();
+			seen = 0; /* kick */
+		}
 		if (load(&st->parked) == parked)
 			ms_futex(&st->parked, FUTEX_WAIT, parked, &slice);
 	}

@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: MIT */
 /* What a thread has besides its memory: stacks that it switches, its end, the floating point environment. */
+#include <aio.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <fenv.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sched.h>
 #include <sys/syscall.h>
+#include <time.h>
 #include <ucontext.h>
 #include <xmmintrin.h>
 
@@ -405,6 +410,83 @@ static void random_state(void)
 	}
 }
 
+static atomic_int noted;
+
+static void note(union sigval v)
+{
+	noted += v.sival_int;
+}
+
+/* A timer whose end calls a function in a thread: the C library has a helper thread for it. */
+static void timer_threads(void)
+{
+	struct sigevent ev = { .sigev_notify = SIGEV_THREAD, .sigev_notify_function = note, .sigev_value.sival_int = 1 };
+	struct itimerspec every = { { 0, 5000000 }, { 0, 5000000 } };
+	timer_t t;
+
+	CHECK(timer_create(CLOCK_MONOTONIC, &ev, &t) == 0 && timer_settime(t, 0, &every, NULL) == 0);
+	for (int k = 0; k < MOVES; k++) {
+		int before;
+
+		CHECK(member_move() == 0);
+		before = noted;
+		while (noted < before + 3)
+			usleep(1000);
+	}
+	timer_delete(t);
+}
+
+/* The pages that the kernel gave for its clock, and the address of it that the program knows. */
+static void vdso(void)
+{
+	unsigned long known = getauxval(AT_SYSINFO_EHDR), start;
+	bool other = getenv("OTHER_VDSO") != NULL;
+	char line[512];
+
+	for (int k = 0; k < MOVES; k++) {
+		double before = feature_clock(CLOCK_MONOTONIC), wall = feature_clock(CLOCK_REALTIME), now;
+		FILE *f;
+		unsigned cpu, node;
+
+		CHECK(member_move() == 0);
+		now = feature_clock(CLOCK_MONOTONIC);
+		CHECK(now > before && now - before < feature_clock(CLOCK_REALTIME) - wall + 1);
+		CHECK(time(NULL) >= (time_t)wall && getcpu(&cpu, &node) == 0 && cpu < 65536);
+		f = fopen("/proc/self/maps", "r");
+		start = 0;
+		while (f && fgets(line, sizeof(line), f))
+			if (strstr(line, "[vdso]"))
+				start = strtoul(line, NULL, 16);
+		fclose(f);
+		CHECK(start && (start != known) == other);
+	}
+}
+
+/* Nine at once are asked for; the C library has helper threads for them, which block all signals. */
+static void asynchronous_io(void)
+{
+	char path[512], text[9][8] = { "" };
+	struct aiocb job[9];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/aio", feature_dir());
+	fd = open(path, O_RDWR | O_CREAT | O_TRUNC, 0600);
+	CHECK(fd >= 0 && write(fd, "0123456789", 10) == 10);
+	for (int k = 0; k < MOVES; k++) {
+		for (int i = 0; i < 9; i++) {
+			job[i] = (struct aiocb){ .aio_fildes = fd, .aio_buf = text[i], .aio_nbytes = 1, .aio_offset = i };
+			CHECK(aio_read(&job[i]) == 0);
+		}
+		CHECK(member_move() == 0);
+		for (int i = 0; i < 9; i++) {
+			while (aio_error(&job[i]) == EINPROGRESS)
+				usleep(500);
+			CHECK(aio_return(&job[i]) == 1 && text[i][0] == '0' + i);
+		}
+	}
+	unlink(path);
+}
+
 const struct feature context_features[] = {
 	{ "tls-destructors", tls_destructors },
 	{ "detached-threads", detached_threads },
@@ -418,5 +500,8 @@ const struct feature context_features[] = {
 	{ "thread-signals", thread_signals },
 	{ "write-barrier", write_barrier },
 	{ "random-state", random_state },
+	{ "timer-threads", timer_threads },
+	{ "asynchronous-io", asynchronous_io },
+	{ "vdso", vdso },
 	{ NULL, NULL },
 };

@@ -285,6 +285,19 @@ static void locks(void)
 	unlink(path_of("locks2"));
 }
 
+/* Only run by the test that takes the lock away. */
+static void lost_lock(void)
+{
+	struct flock l = { .l_type = F_WRLCK };
+	int fd = open(path_of("locked"), O_RDWR);
+
+	if (fd < 0)
+		return;
+	CHECK(fcntl(fd, F_SETLK, &l) == 0);
+	CHECK(member_move() == 0);
+	fprintf(stderr, "went on without its lock\n");
+}
+
 /* A file that is mapped, changed and deleted, as a library that is upgraded. */
 static void deleted_maps(void)
 {
@@ -329,6 +342,7 @@ const struct feature file_features[] = {
 	{ "epolls", epolls },
 	{ "unlinked", unlinked },
 	{ "locks", locks },
+	{ "lost-lock", lost_lock },
 	{ "deleted-maps", deleted_maps },
 	{ "libraries", libraries },
 	{ NULL, NULL },

@@ -2,7 +2,7 @@
 /*
  * mover - both daemons in one, for tests of the image.
  *
- *   mover [-n MOVES] [-a] [-x] [-f FAULT] [-e MS] [-m MODE] [-t S] [-s] [-c] [-z] [-q MS] [-l RATE] [-v]
+ *   mover [-n MOVES] [-a] [-x] [-f FAULT] [-e MS] [-m MODE] [-t S] [-s] [-c] [-z] [-q MS] [-l RATE] [-w WORD] [-k FILE] [-v]
  *         MSRESTORE MEMBER.so PROGRAM ARGS...
  *
  * Runs the program with the stand-in library and moves it each time it writes
@@ -11,7 +11,9 @@
  * has this fault and must fail; the program goes on and is moved again.  -x: at
  * a line "refused?" a move must fail, and the program is told by a line to stdin.
  * -m: use this mode of image_place, not the best.  -t: the program starts in a
- * time namespace this many seconds ahead (root only).  -v: figures of each move,
+ * time namespace this many seconds ahead (root only).  -w: every move has this
+ * word where a fault point's name would be.  -k: between the source's end and the
+ * target's go-ahead, the mover takes a lock on this file.  -v: figures of each move,
  * and how long the same bytes take over plain TCP.
  * -s: stop and copy. -c: before each move ask what it would take. -z: compress always. -q: the longest freeze. -l:
  * bytes/s before the freeze.
@@ -52,8 +54,8 @@ static struct {
 	uint8_t flags;
 	uint32_t max_freeze_us;
 	uint64_t limit;
-	const char *fault, *restore, *library;
-} opt = { .moves = 3, .fault = "", .mode = -1 };
+	const char *fault, *word, *lock, *restore, *library;
+} opt = { .moves = 3, .fault = "", .word = "", .mode = -1 };
 
 static struct image_place place;
 static struct process member;
@@ -226,7 +228,7 @@ static void send_restore(int control, int image)
 	ms_put_u16(&c, 0);
 	ms_put_u16(&c, 0);
 	ms_put_u64(&c, 0x1234567812345678ull + move_number);
-	ms_put_str(&c, opt.fault);
+	ms_put_str(&c, opt.fault[0] ? opt.fault : opt.word);
 	ms_put_u8(&c, 1);
 	ms_put_u8(&c, 1);
 	ms_put_u8(&c, 1);
@@ -245,7 +247,7 @@ static void send_move(int image, uint8_t flags)
 	ms_put_u32(&c, 50);
 	ms_put_u32(&c, WAIT_MS);
 	ms_put_u64(&c, 0x1234567812345678ull + move_number);
-	ms_put_str(&c, opt.fault);
+	ms_put_str(&c, opt.fault[0] ? opt.fault : opt.word);
 	ms_put_u8(&c, opt.flags | flags);
 	ms_put_u32(&c, opt.max_freeze_us);
 	ms_put_u64(&c, opt.limit);
@@ -333,6 +335,18 @@ static bool restorer_has(const struct process *p, uint8_t want, uint64_t *sum, c
 	return false;
 }
 
+/* Quicker than the member at its new place. */
+static void lock_between(void)
+{
+	struct flock all = { .l_type = F_WRLCK };
+	int fd = open(opt.lock, O_RDWR | O_CLOEXEC), status;
+
+	waitpid(member.pid, &status, 0);
+	member.pid = 0;
+	if (fd < 0 || fcntl(fd, F_SETLK, &all))
+		die("%s: no lock: %s", opt.lock, strerror(errno));
+}
+
 /* A restorer that is ready, in *to; the other end of its image connection, or -1. */
 static int target_make(struct process *to, char *why)
 {
@@ -416,6 +430,8 @@ static bool move_try(struct process *to, uint64_t *bytes, char *why)
 		return false;
 	}
 	send_outcome(member.control, MS_D_OUTCOME, true);
+	if (opt.lock)
+		lock_between();
 	send_outcome(to->control, MS_D_RESUME, true);
 	return true;
 }
@@ -473,8 +489,11 @@ static void move(void)
 		die("the fault did nothing");
 	process_end(&member, false);
 	member = to;
-	if (!restorer_has(&member, MS_M_RESUMED, &frozen, why))
+	if (!restorer_has(&member, MS_M_RESUMED, &frozen, why)) {
+		for (int i = 0; i < 16; i++)
+			pump(0); /* it may have said more */
 		die("the member did not go on: %s", why);
+	}
 	done++;
 	if (opt.verbose) {
 		uint64_t total = now_ns() - start;
@@ -578,7 +597,7 @@ int main(int argc, char **argv)
 {
 	int c;
 
-	while ((c = getopt(argc, argv, "+n:e:f:m:t:q:l:axvscz")) != -1) {
+	while ((c = getopt(argc, argv, "+n:e:f:m:t:q:l:w:k:axvscz")) != -1) {
 		if (c == 'n')
 			opt.moves = atoi(optarg);
 		else if (c == 'e')
@@ -599,6 +618,10 @@ int main(int argc, char **argv)
 			opt.flags |= MS_MOVE_PACK_ALWAYS;
 		else if (c == 'c')
 			opt.ask = true;
+		else if (c == 'w')
+			opt.word = optarg;
+		else if (c == 'k')
+			opt.lock = optarg;
 		else if (c == 'a')
 			opt.give_up = true;
 		else if (c == 'x')

@@ -32,12 +32,20 @@ int main(void)
 	char path[] = "/tmp/msock-needs-XXXXXX", why[IMAGE_WHY] = "";
 	struct image_needs_blob needs = { 0 };
 	int fd = mkstemp(path);
+	char *sse2;
 
 	content(path, "as it is");
 	close(fd);
 	fd = open(path, O_RDONLY);
 	ok(image_needs_collect(getpid(), &needs, why) == 0, "collect", why);
 	ok(image_needs_check(needs.bytes, needs.size, why) == 0, "this host has all", why);
+	sse2 = memmem(needs.bytes, needs.size, " sse2 ", 6);
+	if (sse2) {
+		memcpy(sse2, " sse9 ", 6);
+		ok(image_needs_check(needs.bytes, needs.size, why) && strstr(why, "the processor here lacks sse9"),
+		   "a processor without something the source's has is refused by its name", why);
+		memcpy(sse2, " sse2 ", 6);
+	}
 	content(path, "as it IS");
 	ok(image_needs_check(needs.bytes, needs.size, why) && strstr(why, path) && strstr(why, "other content"),
 	   "other content is named", why);

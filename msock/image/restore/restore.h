@@ -59,6 +59,9 @@ struct restore {
 	struct restore_span span[8]; /* the kernel's own mappings, in order of address */
 	int spans;
 	uint64_t vdso_hash, vdso_bytes;
+	bool vdso_other; /* the member's is not this kernel's */
+	uint8_t old_vdso[IMAGE_VDSO_MAX];
+	uint64_t old_vdso_bytes;
 
 	uint64_t object_size[IMAGE_OBJECTS_MAX]; /* of those in arrival.object */
 
@@ -130,6 +133,10 @@ int memory_advise(void); /* after memory_close: what the member has told the ker
 void memory_drop(uint64_t start, uint64_t end); /* private pages in this range are as if never touched */
 int memory_place_spans(void);
 int memory_program(void);
+
+/* restore_vdso.c: the member's old vdso at its place, each function a jump to this kernel's. 0, or -1 with restore.why */
+int vdso_replace(uint64_t old_at);
+int vdso_redirect(uint8_t *old, uint64_t size, const void *new_image, uint64_t new_size, uint64_t new_at);
 
 /* restore_thread.c */
 int threads_create(void);

@@ -415,9 +415,27 @@ int memory_advise(void)
 	return 0;
 }
 
-/* The kernel's own mappings go to where the member has them. */
+/* Are they as many, as large and in the same order as the member's? */
+static bool spans_match(void)
+{
+	int i = 0;
+
+	for (uint32_t k = 0; k < restore.now.count; k++) {
+		const struct image_area *a = &restore.now.area[k].a;
+		const struct restore_span *s = &restore.span[i];
+
+		if (!area_is_kernels(a))
+			continue;
+		if (i++ == restore.spans || s->size != a->end - a->start || s->vdso != (a->kind == IMAGE_AREA_VDSO))
+			return false;
+	}
+	return i == restore.spans;
+}
+
+/* The kernel's own mappings go to where the member has them; those of another kernel elsewhere. */
 int memory_place_spans(void)
 {
+	bool other = restore.vdso_other || !spans_match();
 	int i = 0;
 
 	for (uint32_t k = 0; k < restore.now.count; k++) {
@@ -426,8 +444,10 @@ int memory_place_spans(void)
 
 		if (!area_is_kernels(a))
 			continue;
-		if (i == restore.spans || s->size != a->end - a->start || s->vdso != (a->kind == IMAGE_AREA_VDSO))
-			return image_say(restore.why, "the kernels' own mappings (vdso, vvar) differ");
+		if (other && a->kind == IMAGE_AREA_VDSO)
+			return vdso_replace(a->start);
+		if (other)
+			continue;
 		if (ms_is_error(ms_mremap((void *)s->parked, s->size, s->size, MREMAP_MAYMOVE | MREMAP_FIXED,
 					  (void *)a->start)))
 			return image_say(restore.why, "the vdso cannot be put at %x", a->start);

@@ -92,6 +92,23 @@ static uint64_t xsave_features(void)
 	return (uint64_t)high << 32 | low;
 }
 
+static int refuse_registers(uint64_t missing)
+{
+	static const struct {
+		uint64_t bits;
+		const char name[12];
+	} set[] = {
+		{ 1ull << 2, "AVX" },	{ 7ull << 5, "AVX-512" }, { 1ull << 9, "PKRU" },
+		{ 3ull << 17, "AMX" },	{ 1ull << 19, "APX" },
+	};
+
+	for (size_t i = 0; i < sizeof(set) / sizeof(set[0]); i++)
+		if (missing & set[i].bits)
+			return image_say(restore.why, "this processor lacks registers that the member uses: %s",
+					 set[i].name);
+	return image_say(restore.why, "this processor lacks registers that the member uses (XSAVE %x)", missing);
+}
+
 static int frame_hello(struct ms_codec *c)
 {
 	uint64_t m = ms_get_u64(c);
@@ -103,12 +120,9 @@ static int frame_hello(struct ms_codec *c)
 	features = ms_get_u64(c);
 	if (c->bad || m != restore.m)
 		return bad("it is of another move");
-	if (hash != restore.vdso_hash || bytes != restore.vdso_bytes)
-		return image_say(restore.why, "this host runs another kernel (its vdso differs)");
-	if (features & ~xsave_features())
-		return image_say(restore.why, "this processor lacks registers that the member uses (XSAVE %x)",
-				 features & ~xsave_features());
-	return 0;
+	restore.vdso_other = hash != restore.vdso_hash || bytes != restore.vdso_bytes ||
+			     ms_streq(restore.fault, "other-vdso");
+	return features & ~xsave_features() ? refuse_registers(features & ~xsave_features()) : 0;
 }
 
 static void list_init(struct restore_list *l)
@@ -170,6 +184,16 @@ static int frame_areas(struct ms_codec *c)
 		l->area[l->count++] = (struct restore_area){ .a = a };
 	}
 	return 0;
+}
+
+static int frame_vdso(struct ms_codec *c, uint64_t bytes)
+{
+	if (bytes > sizeof(restore.old_vdso))
+		return bad("a vdso that is too large");
+	restore.old_vdso_bytes = bytes;
+	ms_get_bytes(c, restore.old_vdso, bytes);
+	return restore.vdso_other && !bytes ? image_say(restore.why, "this host runs another kernel (its vdso differs)")
+					    : 0;
 }
 
 static int frame_areas_end(struct ms_codec *c)
@@ -464,11 +488,13 @@ static int frame_end(struct ms_codec *c)
 	return control_image_ok() ? -1 : 1;
 }
 
-static int frame_take(uint8_t type, struct ms_codec *c)
+static int frame_take(uint8_t type, struct ms_codec *c, uint64_t bytes)
 {
 	switch (type) {
 	case IMAGE_HELLO:
 		return frame_hello(c);
+	case IMAGE_VDSO:
+		return frame_vdso(c, bytes);
 	case IMAGE_AREAS:
 		return frame_areas(c);
 	case IMAGE_AREAS_END:
@@ -519,7 +545,7 @@ int stream_receive(void)
 			if (read_all(frame, bytes))
 				return -1;
 			ms_codec_init(&c, frame, bytes);
-			e = frame_take(type, &c);
+			e = frame_take(type, &c, bytes);
 		}
 		if (e)
 			return e < 0 ? -1 : 0;
