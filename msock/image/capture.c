@@ -514,7 +514,7 @@ static void run_send(struct workspace *ws)
 		return;
 	if (ws->tracking && send_keep(ws))
 		return;
-	if (capture_memory(ws) || send_program(ws) || send_end(ws))
+	if (capture_memory(ws) || pages_guards(ws) || send_program(ws) || send_end(ws))
 		return;
 	capture_step(ws, MS_STEP_SENT, ws->page_bytes / IMAGE_PAGE, ws->zero_pages, ws->backed_pages,
 		     (uint64_t)(faults() - ws->faults));

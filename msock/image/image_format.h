@@ -51,6 +51,7 @@ enum image_frame {
 	IMAGE_ZEROS, /* u16 n, n x { u64 address, u32 pages }: hold nothing but zeros now; part of the sum */
 	IMAGE_PACK,  /* as PAGES, but their bytes are one block of LZ4 */
 	IMAGE_TRIAL, /* bytes of no meaning, at most IMAGE_BATCH_PAGES pages: to see how fast they go */
+	IMAGE_GUARDS, /* u16 n, n x { u64 address, u64 pages }: may not be touched (MADV_GUARD_INSTALL) */
 	IMAGE_VDSO, /* behind HELLO: the member's vdso, for a host that has another one */
 };
 

@@ -18,6 +18,7 @@ struct scan_arg {
 #define SCAN_PRESENT (1ull << 3)
 #define SCAN_SWAPPED (1ull << 4)
 #define SCAN_ZERO (1ull << 5)
+#define SCAN_GUARD (1ull << 8)   /* Linux 6.15 */
 #define SCAN_PROTECT (1ull << 0) /* PM_SCAN_WP_MATCHING, in flags */
 
 /* Bytes of one run in a list of zero pages: the count of its pages has 32 bits. */
@@ -26,6 +27,57 @@ struct scan_arg {
 #define PAGEMAP_PRESENT (1ull << 63)
 #define PAGEMAP_SWAPPED (1ull << 62)
 #define PAGEMAP_FILE (1ull << 61)
+
+static int guards_send(struct workspace *ws, uint32_t count)
+{
+	for (uint32_t i = 0; i < count;) {
+		uint32_t n = count - i < IMAGE_RUNS_MAX ? count - i : IMAGE_RUNS_MAX;
+		struct ms_codec c;
+
+		frame_begin(ws, &c);
+		ms_put_u16(&c, (uint16_t)n);
+		for (uint32_t end = i + n; i < end; i++) {
+			ms_put_u64(&c, ws->regions[i].start);
+			ms_put_u64(&c, (ws->regions[i].end - ws->regions[i].start) / IMAGE_PAGE);
+		}
+		if (frame_end(ws, &c, IMAGE_GUARDS))
+			return -1;
+	}
+	return 0;
+}
+
+/*
+ * Pages that the process has made guards of without a mapping of their own
+ * (MADV_GUARD_INSTALL) look like swapped ones, and must not be read.
+ */
+int pages_guards(struct workspace *ws)
+{
+	for (uint32_t i = 0; i < ws->area_count; i++) {
+		const struct image_area *area = &ws->areas[i];
+		struct scan_arg arg = {
+			.size = sizeof(arg),
+			.end = area->end,
+			.vec = (uint64_t)ws->regions,
+			.vec_len = WORKSPACE_REGIONS,
+			.category_mask = SCAN_GUARD,
+			.return_mask = SCAN_GUARD,
+		};
+		long n = 0;
+
+		if (area->kind != IMAGE_AREA_ANON && area->kind != IMAGE_AREA_FILE)
+			continue;
+		for (arg.start = area->start; arg.start < arg.end; arg.start = arg.walk_end) {
+			n = ms_ioctl(ws->pagemap_fd, SCAN_IOCTL, &arg);
+			if (n == -EINVAL || n == -ENOTTY)
+				return 0; /* an older kernel: it has none, or does not tell */
+			if (n < 0)
+				return image_say(ws->why, "cannot list the guard pages: %e", (int)n);
+			if (n && guards_send(ws, (uint32_t)n))
+				return -1;
+		}
+	}
+	return 0;
+}
 
 /* One run by one ioctl would be a call for each hole: the regions are fetched many at a time. */
 static long scan_regions(struct workspace *ws, const struct image_area *area, uint64_t at, uint64_t *walked)
@@ -42,8 +94,11 @@ static long scan_regions(struct workspace *ws, const struct image_area *area, ui
 		.category_anyof_mask = SCAN_PRESENT | SCAN_SWAPPED,
 		.return_mask = SCAN_PRESENT | SCAN_SWAPPED,
 	};
+	uint64_t guard = ws->no_guards ? 0 : SCAN_GUARD;
 	long n;
 
+	arg.category_inverted |= guard;
+	arg.category_mask |= guard;
 	if (ws->mode == PAGES_LIVE || ws->mode == PAGES_LOOK) {
 		arg.flags = ws->mode == PAGES_LIVE ? SCAN_PROTECT : 0;
 		arg.category_mask |= ws->tracking ? SCAN_WRITTEN : 0;
@@ -51,6 +106,10 @@ static long scan_regions(struct workspace *ws, const struct image_area *area, ui
 		arg.return_mask |= SCAN_WRITTEN | SCAN_WP_ALLOWED;
 	}
 	n = ms_ioctl(ws->pagemap_fd, SCAN_IOCTL, &arg);
+	if (n == -EINVAL && guard) {
+		ws->no_guards = true; /* this kernel does not know the word */
+		return scan_regions(ws, area, at, walked);
+	}
 	*walked = arg.walk_end;
 	return n;
 }

@@ -62,6 +62,7 @@ struct workspace {
 
 	int pagemap_fd, mem_fd; /* -1: not open */
 	bool no_scan;           /* the kernel has no PAGEMAP_SCAN */
+	bool no_guards;         /* ... or one that does not tell guard pages */
 	int uffd;               /* -1: no tracking */
 	bool tracking;          /* pages were sent before the freeze: now only what was written since */
 	enum pages_mode mode;
@@ -121,6 +122,7 @@ uint16_t advice_of(const struct workspace *ws, uint64_t start, uint64_t end);
 int pages_send(struct workspace *ws, const struct image_area *area);
 int pages_flush(struct workspace *ws);
 int pages_finish(struct workspace *ws); /* flush, and the list of zero pages */
+int pages_guards(struct workspace *ws); /* send the list of guard pages that are not mappings of their own */
 
 /* Runs that hold something, as a list in frames of this type: *count starts at 0, and pages_list_end sends what is
  * left. */

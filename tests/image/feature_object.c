@@ -171,6 +171,30 @@ static void locked(void)
 	}
 }
 
+/* Guards within a mapping, as newer C libraries put them below the stacks of threads. */
+static void light_guards(void)
+{
+	char *p = mmap(NULL, 64 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), byte = 1;
+	int end[2];
+
+	memset(p, 7, 64 * 4096);
+	if (madvise(p + 10 * 4096, 3 * 4096, 102 /* MADV_GUARD_INSTALL */) || madvise(p + 40 * 4096, 4096, 102))
+		return; /* an older kernel */
+	for (int k = 0; k < MOVES; k++) {
+		CHECK(member_move() == 0);
+		CHECK(pipe(end) == 0);
+		for (int i = 0; i < 64; i++) {
+			bool guard = (i >= 10 && i < 13) || i == 40;
+
+			CHECK(write(end[1], p + i * 4096, 1) == (guard ? -1 : 1));
+			CHECK(guard || (read(end[0], &byte, 1) == 1 && byte == 7));
+		}
+		close(end[0]);
+		close(end[1]);
+	}
+	CHECK(madvise(p + 10 * 4096, 3 * 4096, 103 /* MADV_GUARD_REMOVE */) == 0 && p[10 * 4096] == 0);
+}
+
 /* Memory that nobody may change the layout of any more. */
 static void sealed(void)
 {
@@ -308,5 +332,6 @@ const struct feature object_features[] = {
 	{ "advice", advice },
 	{ "locked", locked },
 	{ "sealed", sealed },
+	{ "light-guards", light_guards },
 	{ NULL, NULL },
 };

@@ -248,6 +248,26 @@ static int frame_keep(struct ms_codec *c)
 	return 0;
 }
 
+/* Last, when no page comes any more. */
+static int frame_guards(struct ms_codec *c)
+{
+	enum { GUARD_INSTALL = 102 };
+	uint16_t n = ms_get_u16(c);
+
+	for (uint16_t i = 0; i < n; i++) {
+		uint64_t start = ms_get_u64(c), size = ms_get_u64(c) * IMAGE_PAGE;
+		int e;
+
+		if (c->bad || start % IMAGE_PAGE || start > 1ull << 47 || size > 1ull << 47 ||
+		    !memory_area_of(start, start + size))
+			return bad("guard pages where no memory is");
+		e = ms_madvise((void *)start, size, GUARD_INSTALL);
+		if (e)
+			return image_say(restore.why, "the guard pages at %x cannot be made: %e", start, e);
+	}
+	return 0;
+}
+
 static int frame_ping(struct ms_codec *c)
 {
 	uint8_t out[IMAGE_FRAME_HEAD + 24];
@@ -512,6 +532,8 @@ static int frame_take(uint8_t type, struct ms_codec *c, uint64_t bytes)
 		return 0;
 	case IMAGE_ZEROS:
 		return frame_zeros(c);
+	case IMAGE_GUARDS:
+		return frame_guards(c);
 	case IMAGE_PROGRAM:
 		return frame_program(c);
 	case IMAGE_END:
