@@ -100,7 +100,10 @@ def descriptors():
     for pid in jobs.descendants():
         name = os.path.basename(jobs.describe(pid).split(" ")[0])
         if name in HELPERS:
-            found[pid] = len(os.listdir(f"/proc/{pid}/fd"))
+            try:
+                found[pid] = len(os.listdir(f"/proc/{pid}/fd"))
+            except OSError:  # a child of one, which has its name until it runs another program
+                pass
     return found
 
 
