@@ -81,6 +81,26 @@ int msock_shutdown(int sd);
 /* What was written still reaches the peer. The number may be reused at once. */
 int msock_close(int sd);
 
+/*
+ * Datagrams, unreliable as UDP is: one that is under way while a member moves
+ * may be lost, what had arrived at a mover is not.  At most 64 pieces and 65 kB.
+ * msock_want, msock_wait and msock_close are for these sockets as well.
+ *
+ * msock_udp_bind: to the port, or any with 0, of the process's own address or
+ * of 0.0.0.0; *at becomes the whole virtual address.  EADDRINUSE, EADDRNOTAVAIL;
+ * EINVAL if it is bound already.  A socket that sends or connects is bound by that.
+ *
+ * msock_udp_connect: the address that msock_udp_sendto sends to with `to` NULL;
+ * only what comes from there is received.  In a member, ECONNREFUSED from the
+ * next call after it has turned out that nobody is bound to it.
+ */
+int msock_udp_open(void);
+int msock_udp_bind(int sd, struct sockaddr_in *at);
+int msock_udp_connect(int sd, const struct sockaddr_in *to);
+/* Bytes of the datagram; EAGAIN if it would wait. What is longer than the pieces is cut off. from may be NULL. */
+ssize_t msock_udp_sendto(int sd, const struct iovec *iov, int count, const struct sockaddr_in *to);
+ssize_t msock_udp_recvfrom(int sd, const struct iovec *iov, int count, struct sockaddr_in *from);
+
 /* Say which events msock_wait shall report for sd; replaces what was said before. Level triggered. */
 int msock_want(int sd, unsigned events, void *user);
 

@@ -9,6 +9,7 @@
 #include "lib/listener.h"
 #include "lib/log.h"
 #include "lib/sys.h"
+#include "lib/udp.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -291,6 +292,8 @@ API int msock_close(int sd)
 		conn_close(c);
 	else if (l)
 		listener_close(l);
+	else if (vsock_get(sd) && vsock_get(sd)->kind == VSOCK_UDP)
+		udp_close((struct udp *)((char *)vsock_get(sd) - offsetof(struct udp, v)));
 	else
 		err = -EBADF;
 	core_leave();
@@ -308,6 +311,8 @@ API int msock_want(int sd, unsigned events, void *user)
 		v->user = user;
 		if (v->kind == VSOCK_CONN)
 			conn_sync((struct conn *)((char *)v - offsetof(struct conn, v)));
+		else if (v->kind == VSOCK_UDP)
+			udp_sync((struct udp *)((char *)v - offsetof(struct udp, v)));
 		else
 			vsock_watch(v, events & MSOCK_READ ? EPOLLIN : 0);
 	}

@@ -12,6 +12,7 @@
 #include "lib/place.h"
 #include "lib/subnet.h"
 #include "lib/sys.h"
+#include "lib/udp_way.h"
 
 #include <errno.h>
 
@@ -208,7 +209,7 @@ static void control_on_place(struct ms_codec *c)
 	p.port = ms_get_u16(c);
 	p.m = ms_get_u64(c);
 	ms_get_bytes(c, p.cookie, MS_TOKEN);
-	if (!c->bad)
+	if (!c->bad && !udp_way_placed(request, &p))
 		conn_placed(request, &p);
 }
 
@@ -217,6 +218,8 @@ static void control_on_relay(struct ms_codec *c)
 	uint32_t from = ms_get_u32(c);
 	struct stream_msg msg;
 
+	if (!c->bad && udp_way_message(from, c->at, (size_t)(c->end - c->at)))
+		return;
 	if (!c->bad && relink_decode(c->at, (size_t)(c->end - c->at), &msg))
 		conn_message(from, &msg);
 	else

@@ -7,6 +7,7 @@
 #include "lib/engine.h"
 #include "lib/sock.h"
 #include "lib/sys.h"
+#include "lib/udp.h"
 
 int msock__next_own_fd(int from)
 {
@@ -29,6 +30,8 @@ void msock__after_fork_child(void)
 	engine_pause(true);
 	agent_reset();
 	sock_after_fork_child();
+	for (struct udp *u = udp_first(); u; u = u->next)
+		ms_close(u->v.sd);
 	for (struct conn *c = conn_first(); c; c = c->next) {
 		if (c->fd >= 0)
 			ms_close(c->fd);

@@ -11,6 +11,7 @@
 #include "lib/mirror.h"
 #include "lib/sock.h"
 #include "lib/sys.h"
+#include "lib/udp.h"
 
 #include <errno.h>
 
@@ -180,6 +181,8 @@ static void move_collect_fds(void)
 	src->own_count += (size_t)inbound_fds(own_fds + src->own_count, MOVE_FDS - (int)src->own_count);
 	for (struct listener *l = listener_first(); l; l = l->next)
 		move_add_fd(l->v.sd);
+	for (struct udp *u = udp_first(); u; u = u->next)
+		move_add_fd(u->v.sd);
 	for (struct conn *c = conn_first(); c; c = c->next) {
 		move_add_fd(c->fd);
 		move_add_fd(c->old_fd);
@@ -234,7 +237,7 @@ static int move_freeze(void)
 	if (c)
 		return move_fail("rank %u.%u does not finish a change of stream %lx (%s)", c);
 	inbound_drop_all();
-	if (sock_freeze()) {
+	if (udp_freeze() || sock_freeze()) {
 		log_format(move.why, sizeof(move.why), "no memory for what lies in the program's sockets");
 		return -1;
 	}

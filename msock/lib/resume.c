@@ -12,6 +12,7 @@
 #include "lib/mirror.h"
 #include "lib/sock.h"
 #include "lib/sys.h"
+#include "lib/udp.h"
 
 #include <arpa/inet.h>
 
@@ -62,6 +63,7 @@ static void resume_descriptors(void)
 	for (struct conn *c = conn_first(); c; c = c->next)
 		resume_hold_number(c);
 	sock_resume();
+	udp_resume();
 	control_watch();
 	resume_data_port(data_listener_fd());
 	data_listener_adopt(data_listener_fd());
@@ -134,6 +136,7 @@ void move_resume(const void *message, size_t bytes)
 	resume_streams(mirror);
 	control_replay(); /* not earlier: until then streams believe that they own their legs */
 	resume_say();
+	udp_tell();
 	mirror_attach_all();
 	ms_log(LOG_INFO, "move %lu: now on host %s, %u streams drained, %u by mirror", move.m, core.host, move.drained,
 	       move.mirrored);

@@ -12,7 +12,7 @@
 
 enum { VSOCK_MAX = 65536 }; /* numbers beyond are refused with EMFILE */
 
-enum vsock_kind { VSOCK_LISTENER, VSOCK_CONN };
+enum vsock_kind { VSOCK_LISTENER, VSOCK_CONN, VSOCK_UDP };
 
 /* Embedded in struct listener and struct conn. */
 struct vsock {

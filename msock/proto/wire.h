@@ -102,7 +102,12 @@ enum ms_relink_type {
 	MS_RL_OFFER,   /* leg is the new one; ip real, u16 data port, token */
 	MS_RL_GONE,
 	MS_RL_CLOSED,  /* u64 cut, u64 taken, u8 app_fin */
+
+	/* Of datagrams; after version and type only: */
+	MS_RL_UDP_WHERE = 32, /* u16 virtual port: where is your socket? */
+	MS_RL_UDP_AT,         /* ip virtual, u16 virtual port, ip real, u16 real port (0: nobody is bound to it), u64 m */
 };
+#define MS_UDP_MAGIC 0x55534d4du /* a datagram of lib/udp.h */
 
 /* Leg frames: u32 MS_LEG_MAGIC, u8 version, u8 type, u16 bytes that follow, then */
 #define MS_LEG_MAGIC 0x4c534d4du
