@@ -57,6 +57,7 @@ struct stub {
 	uint64_t ignored; /* signals that were ignored when we started */
 	bool ended;
 	bool lost; /* the rank, or the coordinator: the job must end */
+	bool coordinator_lost;
 	int status;
 };
 
@@ -167,7 +168,7 @@ static void on_down(struct link *l, const char *why, void *user)
 	if (!s->ended)
 		log_say(LOG_ERROR, "the job's coordinator is gone (%s)", why);
 	s->status = W_EXITCODE(STUB_LOST, 0);
-	s->lost = true;
+	s->lost = s->coordinator_lost = true;
 	event_base_loopbreak(s->base);
 }
 
@@ -309,24 +310,42 @@ static void abort_job(struct stub *s)
 		log_say(LOG_INFO, "cannot tell the proxy: %s", strerror(errno));
 }
 
+/* Nobody listens there. A process that is killed closes its descriptors one after the other: the end of our link may come first. */
+static bool nobody_at(const char *socket_path)
+{
+	struct sockaddr_un to = { .sun_family = AF_UNIX };
+	struct timespec pause = { .tv_nsec = 5000000 };
+	bool nobody = false;
+
+	if (strlen(socket_path) >= sizeof(to.sun_path))
+		return false;
+	strcpy(to.sun_path, socket_path);
+	for (int i = 0; i < 100 && !nobody; i++) {
+		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+		nobody = fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof(to)) && (errno == ECONNREFUSED || errno == ENOENT);
+		if (fd >= 0)
+			close(fd);
+		if (!nobody)
+			nanosleep(&pause, NULL);
+	}
+	return nobody;
+}
+
 /* A coordinator that was killed leaves the job's directory behind; the first stub that sees nobody there takes it away. */
 static void remove_jobdir(const char *dir)
 {
 	static const char *const names[] = { "coord.sock", "job.json", "records.jsonl" };
-	struct sockaddr_un to = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	char path[PATH_MAX];
 
-	snprintf(to.sun_path, sizeof(to.sun_path), "%s/coord.sock", dir);
-	if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof(to)) && errno == ECONNREFUSED) {
-		for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
-			snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
-			unlink(path);
-		}
-		rmdir(dir);
+	snprintf(path, sizeof(path), "%s/%s", dir, names[0]);
+	if (!nobody_at(path))
+		return;
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+		snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+		unlink(path);
 	}
-	if (fd >= 0)
-		close(fd);
+	rmdir(dir);
 }
 
 /* When its proxy is killed nobody reads what the rank says, and mpiexec hears of it only when the proxy's children end. */
@@ -445,8 +464,9 @@ int main(int argc, char **argv)
 	event_base_dispatch(s.base);
 	flush_all(&s);
 	if (s.lost) {
+		if (s.coordinator_lost)
+			remove_jobdir(dir); /* first: the abort has mpiexec kill the stubs */
 		abort_job(&s);
-		remove_jobdir(dir);
 	}
 	return end_as(s.status);
 }

@@ -424,7 +424,7 @@ static void *interrupter_run(void *arg)
 			sched_yield();
 		/* a read that does not end is ended */
 		while (!armed && interrupting && !given_up) {
-			given_up = now() - sent > 5 && write(blocked_pipe[1], "x", 1) == 1;
+			given_up = now() - sent > 60 && write(blocked_pipe[1], "x", 1) == 1;
 			sched_yield();
 		}
 	}
