@@ -10,10 +10,9 @@
 #include <unistd.h>
 
 #include "host.h"
+#include "jobfiles.h"
 #include "proto/helpers.h"
 #include "proto/log.h"
-
-static const char *const jobdir_files[] = { "coord.sock", "job.json", "records.jsonl" };
 
 /* The user's directory of jobs; it must be ours alone. */
 static int make_user_dir(const char *dir, char *why, size_t size)
@@ -125,15 +124,9 @@ int jobdir_record(struct coord *c, json_t *record)
 
 void jobdir_remove(struct coord *c)
 {
-	char path[4200];
-
 	if (!*c->dir)
 		return;
-	for (size_t i = 0; i < sizeof(jobdir_files) / sizeof(*jobdir_files); i++) {
-		snprintf(path, sizeof(path), "%s/%s", c->dir, jobdir_files[i]);
-		unlink(path);
-	}
-	if (rmdir(c->dir))
+	if (jobfiles_remove(c->dir))
 		log_say(LOG_WARN, "cannot remove %s: %s", c->dir, strerror(errno));
 	*c->dir = 0;
 }

@@ -27,6 +27,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "jobfiles.h"
 #include "proto/channel.h"
 #include "proto/link.h"
 #include "proto/log.h"
@@ -335,17 +336,11 @@ static bool nobody_at(const char *socket_path)
 /* A coordinator that was killed leaves the job's directory behind; the first stub that sees nobody there takes it away. */
 static void remove_jobdir(const char *dir)
 {
-	static const char *const names[] = { "coord.sock", "job.json", "records.jsonl" };
 	char path[PATH_MAX];
 
-	snprintf(path, sizeof(path), "%s/%s", dir, names[0]);
-	if (!nobody_at(path))
-		return;
-	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
-		snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
-		unlink(path);
-	}
-	rmdir(dir);
+	snprintf(path, sizeof(path), "%s/coord.sock", dir);
+	if (nobody_at(path))
+		jobfiles_remove(dir);
 }
 
 /* When its proxy is killed nobody reads what the rank says, and mpiexec hears of it only when the proxy's children end. */

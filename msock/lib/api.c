@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 #include "msock.h"
 
+#include "lib/api.h"
 #include "lib/conn.h"
 #include "lib/control.h"
 #include "lib/core.h"
@@ -19,18 +20,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define API __attribute__((visibility("default")))
-
 static unsigned inits;
-
-/* 0 or more is the result, less is -errno. */
-static ssize_t api_result(ssize_t n)
-{
-	if (n >= 0)
-		return n;
-	errno = (int)-n;
-	return -1;
-}
 
 static bool api_resolve(const char *name, uint32_t *ip)
 {
@@ -283,17 +273,19 @@ API int msock_close(int sd)
 {
 	struct conn *c;
 	struct listener *l;
+	struct udp *u;
 	int err = 0;
 
 	core_enter();
 	c = api_conn(sd);
 	l = api_listener(sd);
+	u = udp_of(vsock_get(sd));
 	if (c)
 		conn_close(c);
 	else if (l)
 		listener_close(l);
-	else if (vsock_get(sd) && vsock_get(sd)->kind == VSOCK_UDP)
-		udp_close((struct udp *)((char *)vsock_get(sd) - offsetof(struct udp, v)));
+	else if (u)
+		udp_close(u);
 	else
 		err = -EBADF;
 	core_leave();
@@ -312,7 +304,7 @@ API int msock_want(int sd, unsigned events, void *user)
 		if (v->kind == VSOCK_CONN)
 			conn_sync((struct conn *)((char *)v - offsetof(struct conn, v)));
 		else if (v->kind == VSOCK_UDP)
-			udp_sync((struct udp *)((char *)v - offsetof(struct udp, v)));
+			udp_sync(udp_of(v));
 		else
 			vsock_watch(v, events & MSOCK_READ ? EPOLLIN : 0);
 	}

@@ -65,6 +65,12 @@ long udp_send(struct udp *u, const struct iovec *iov, int count, const struct so
 long udp_receive(struct udp *u, const struct iovec *iov, int count, struct sockaddr_in *from);
 void udp_close(struct udp *u);
 
+/* NULL: there is none, or it is no UDP socket. */
+static inline struct udp *udp_of(struct vsock *v)
+{
+	return v && v->kind == VSOCK_UDP ? (struct udp *)((char *)v - offsetof(struct udp, v)) : NULL;
+}
+
 struct udp *udp_first(void);
 struct udp *udp_of_port(uint16_t port);
 /* Register what the application wants to know. */

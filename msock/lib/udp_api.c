@@ -1,28 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 #include "msock.h"
 
+#include "lib/api.h"
 #include "lib/core.h"
 #include "lib/udp.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
-
-#define API __attribute__((visibility("default")))
-
-static ssize_t api_result(long n)
-{
-	if (n >= 0)
-		return n;
-	errno = (int)-n;
-	return -1;
-}
-
-static struct udp *api_udp(int sd)
-{
-	struct vsock *v = vsock_get(sd);
-
-	return v && v->kind == VSOCK_UDP ? (struct udp *)((char *)v - offsetof(struct udp, v)) : NULL;
-}
 
 API int msock_udp_open(void)
 {
@@ -41,7 +25,7 @@ API int msock_udp_bind(int sd, struct sockaddr_in *at)
 	int err = -EBADF;
 
 	core_enter();
-	u = api_udp(sd);
+	u = udp_of(vsock_get(sd));
 	if (u)
 		err = udp_bind(u, at);
 	if (!err)
@@ -57,7 +41,7 @@ API int msock_udp_connect(int sd, const struct sockaddr_in *to)
 	int err = -EBADF;
 
 	core_enter();
-	u = api_udp(sd);
+	u = udp_of(vsock_get(sd));
 	if (u)
 		err = udp_connect(u, to);
 	core_leave();
@@ -70,7 +54,7 @@ API ssize_t msock_udp_sendto(int sd, const struct iovec *iov, int count, const s
 	long n = -EBADF;
 
 	core_enter();
-	u = api_udp(sd);
+	u = udp_of(vsock_get(sd));
 	if (u)
 		n = udp_send(u, iov, count, to);
 	core_leave();
@@ -84,7 +68,7 @@ API ssize_t msock_udp_recvfrom(int sd, const struct iovec *iov, int count, struc
 	long n = -EBADF;
 
 	core_enter();
-	u = api_udp(sd);
+	u = udp_of(vsock_get(sd));
 	if (u)
 		n = udp_receive(u, iov, count, from ? from : &nobody);
 	core_leave();

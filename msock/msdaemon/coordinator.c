@@ -55,30 +55,22 @@ static void stats_answer(evutil_socket_t fd, short what, void *arg)
 	struct stats_wait *wait = arg;
 	struct daemon *d = wait->d;
 	Ms__Stats s = MS__STATS__INIT;
+	Ms__Rank **list = sample_ranks(d);
 	struct member *m;
-	Ms__Rank *each, **list;
-	size_t n = 0;
 
 	LIST_FOREACH(m, &d->members, entry)
-	n++;
-	each = calloc(n + 1, sizeof(*each));
-	list = calloc(n + 1, sizeof(*list));
-	if (!each || !list)
-		log_die("out of memory");
-	LIST_FOREACH(m, &d->members, entry)
 	{
-		Ms__Rank *r = &each[s.n_ranks];
+		Ms__Rank *r = list[s.n_ranks];
 
 		if (m->state == MEMBER_COMING)
 			continue;
-		ms__rank__init(r);
 		r->member = m->id;
 		r->pid = m->pid;
 		r->streams = m->streams;
 		r->mirrors = m->mirrors;
 		sample_process(m->pid, r);
 		put_peers(m, r);
-		list[s.n_ranks++] = r;
+		s.n_ranks++;
 	}
 	s.ranks = list;
 	s.request = wait->request;
@@ -86,7 +78,6 @@ static void stats_answer(evutil_socket_t fd, short what, void *arg)
 	link_send(d->coordinator, LINK_MSG(STATS, stats, &s));
 	for (size_t i = 0; i < s.n_ranks; i++)
 		free(list[i]->peers);
-	free(each);
 	free(list);
 	free(wait);
 }

@@ -39,12 +39,30 @@ bool sample_process(pid_t pid, Ms__Rank *r)
 	return true;
 }
 
+Ms__Rank **sample_ranks(const struct daemon *d)
+{
+	const struct member *m;
+	Ms__Rank **list, *each;
+	size_t n = 0;
+
+	LIST_FOREACH(m, &d->members, entry)
+	n++;
+	list = malloc((n + 1) * (sizeof(*list) + sizeof(*each)));
+	if (!list)
+		log_die("out of memory");
+	each = (Ms__Rank *)(list + n + 1);
+	for (size_t i = 0; i < n; i++) {
+		ms__rank__init(&each[i]);
+		list[i] = &each[i];
+	}
+	return list;
+}
+
 /* One member's figures; its load needs a sample before that was taken here. */
 static void fill_rank(struct member *m, double passed_s, Ms__Rank *r)
 {
 	double before = m->cpu_s;
 
-	ms__rank__init(r);
 	r->member = m->id;
 	r->pid = m->pid;
 	r->load = -1;
@@ -60,27 +78,18 @@ static void take(struct daemon *d)
 	Ms__Figures host = MS__FIGURES__INIT;
 	Ms__Sample s = MS__SAMPLE__INIT;
 	const struct figures *f = &sampling.host;
-	Ms__Rank *each, **list;
+	Ms__Rank **list = sample_ranks(d);
 	struct member *m;
 	double passed;
-	size_t n = 0;
 
 	figures_update(&sampling.host, "");
 	passed = f->at_s - sampling.before_s;
 	sampling.before_s = f->at_s;
 	LIST_FOREACH(m, &d->members, entry)
-	n++;
-	each = calloc(n + 1, sizeof(*each));
-	list = calloc(n + 1, sizeof(*list));
-	if (!each || !list)
-		log_die("out of memory");
-	LIST_FOREACH(m, &d->members, entry)
 	{
 		if (m->state == MEMBER_COMING || m->pid <= 0)
 			continue;
-		fill_rank(m, passed, &each[s.n_ranks]);
-		list[s.n_ranks] = &each[s.n_ranks];
-		s.n_ranks++;
+		fill_rank(m, passed, list[s.n_ranks++]);
 	}
 	s.ranks = list;
 	host.machine = (char *)f->machine;
@@ -92,7 +101,6 @@ static void take(struct daemon *d)
 	host.free_bytes = f->free_bytes;
 	s.host = &host;
 	link_send(d->coordinator, LINK_MSG(SAMPLE, sample, &s));
-	free(each);
 	free(list);
 }
 

@@ -255,15 +255,6 @@ void sockets_duplicate(int fd)
 		msock__sock_duplicated(fd);
 }
 
-static int socket_fcntl(int fd, int command, void *arg)
-{
-	if (sockets && (command == F_DUPFD || command == F_DUPFD_CLOEXEC))
-		sockets_duplicate(fd);
-	return REAL(fcntl64)(fd, command, arg);
-}
-
-int fcntl64(int fd, int command, ...);
-
 PRELOAD_API int fcntl(int fd, int command, ...)
 {
 	va_list more;
@@ -272,19 +263,13 @@ PRELOAD_API int fcntl(int fd, int command, ...)
 	va_start(more, command);
 	arg = va_arg(more, void *);
 	va_end(more);
-	return socket_fcntl(fd, command, arg);
+	if (sockets && (command == F_DUPFD || command == F_DUPFD_CLOEXEC))
+		sockets_duplicate(fd);
+	return REAL(fcntl64)(fd, command, arg);
 }
 
-PRELOAD_API int fcntl64(int fd, int command, ...)
-{
-	va_list more;
-	void *arg;
-
-	va_start(more, command);
-	arg = va_arg(more, void *);
-	va_end(more);
-	return socket_fcntl(fd, command, arg);
-}
+/* The same call, where off_t has 64 bits; the headers do not say its name. */
+PRELOAD_API int fcntl64(int fd, int command, ...) __attribute__((alias("fcntl")));
 
 PRELOAD_API int ioctl(int fd, unsigned long request, ...)
 {

@@ -198,6 +198,5 @@ def test():
 
 
 tap.main(test)
-for left in launch.children():
-    os.kill(left, signal.SIGKILL)
+launch.kill_children()
 shutil.rmtree(TOP, ignore_errors=True)

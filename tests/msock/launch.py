@@ -79,6 +79,51 @@ def listening(pid):
     return [(socket.inet_ntoa(bytes.fromhex(ip)[::-1]), int(port, 16)) for ip, port in found]
 
 
+def kill_children():
+    for pid in children():
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+
+
+class Talker:
+    """A test program under a stub of its own, asked and answering line by line."""
+    count = 0
+    name = None  # of the program, below the build tree
+    wait_s = LIMIT_S
+
+    def __init__(self, job, what, host):
+        self.job, self.number, self.host = job, Talker.count, host
+        Talker.count += 1
+        self.child = job.stub(self.number, [program(self.name), what], host, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL)
+        os.set_blocking(self.child.stdout.fileno(), False)
+        self.said = b""
+
+    def line(self, seconds=None):
+        """The next line, None if none comes in time."""
+        end = time.monotonic() + (seconds or self.wait_s)
+        while b"\n" not in self.said:
+            left = end - time.monotonic()
+            if left <= 0 or not select.select([self.child.stdout], [], [], left)[0]:
+                return None
+            more = self.child.stdout.read()
+            if not more:
+                return None
+            self.said += more
+        line, self.said = self.said.split(b"\n", 1)
+        return line.decode()
+
+    def say(self, text):
+        self.child.stdin.write(f"{text}\n".encode())
+        self.child.stdin.flush()
+
+    def ask(self, text):
+        self.say(text)
+        return self.line()
+
+
 class Launch:
     """One coordinator with its daemons."""
 
@@ -138,12 +183,8 @@ class Launch:
         return children() + files
 
     def close(self):
-        for pid in children():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+        kill_children()
         shutil.rmtree(self.top, ignore_errors=True)
 
 
-__all__ = ["Launch", "children", "listening", "named", "program", "tap", "socket", "time"]
+__all__ = ["Launch", "Talker", "children", "kill_children", "listening", "named", "program", "tap", "socket", "time"]

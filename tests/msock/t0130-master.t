@@ -3,7 +3,6 @@
 """The address server is killed, again and again: it comes back, knows what it knew, and who asked meanwhile gets an answer."""
 import errno
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -20,39 +19,10 @@ KILLS = 10
 SHORT_S = 0.3  # what shall not happen is given so long to happen
 
 
-class Rank:
+class Rank(launch.Talker):
     """A knock under a stub; its answers line by line."""
-    count = 0
-
-    def __init__(self, job, what, host):
-        self.number = Rank.count
-        Rank.count += 1
-        self.child = job.stub(self.number, [launch.program("tests/msock/knock"), what], host, stdin=subprocess.PIPE,
-                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        os.set_blocking(self.child.stdout.fileno(), False)
-        self.said = b""
-
-    def line(self, seconds=WAIT_S):
-        """The next line, None if none comes in time."""
-        end = launch.time.monotonic() + seconds
-        while b"\n" not in self.said:
-            left = end - launch.time.monotonic()
-            if left <= 0 or not select.select([self.child.stdout], [], [], left)[0]:
-                return None
-            more = self.child.stdout.read()
-            if not more:
-                return None
-            self.said += more
-        line, self.said = self.said.split(b"\n", 1)
-        return line.decode()
-
-    def ask(self, address):
-        self.child.stdin.write(f"{address}\n".encode())
-        self.child.stdin.flush()
-
-    def call(self, address):
-        self.ask(address)
-        return self.line()
+    name = "tests/msock/knock"
+    wait_s = WAIT_S
 
 
 def server(job, host):
@@ -84,10 +54,10 @@ def killed(pid):
 def waits(job, calls):
     """What is asked of an address server that says nothing waits, and is answered by the next one."""
     early = server(job, HOSTS[0])
-    tap.equal(calls.call(early.address), "ok", "a connection while the address server lives")
+    tap.equal(calls.ask(early.address), "ok", "a connection while the address server lives")
     second = server(job, HOSTS[0])
     pid = stopped()
-    calls.ask(second.address)
+    calls.say(second.address)
     late = Rank(job, "serve", HOSTS[2])
     tap.equal((calls.line(SHORT_S), late.line(SHORT_S)), (None, None), "a name asked for and a member that joins: both wait")
     tap.equal(job.tool("msrank-move", str(early.number), HOSTS[1])[0], 0, "a member moves meanwhile")
@@ -98,8 +68,8 @@ def waits(job, calls):
     tap.ok(master({pid}), "another one runs")
     other = caller(job, HOSTS[2])
     for title, rank in (("the one that moved", early), ("the one that joined", late), ("one from before", second)):
-        tap.equal(other.call(rank.address), "ok", f"by a caller that knows nothing yet: {title}")
-    tap.equal(calls.call(early.address), "ok", "by a caller that knows an old place")
+        tap.equal(other.ask(rank.address), "ok", f"by a caller that knows nothing yet: {title}")
+    tap.equal(calls.ask(early.address), "ok", "by a caller that knows an old place")
     return [early, second, late]
 
 
@@ -110,8 +80,8 @@ def ends(job, calls):
     gone.child.kill()
     gone.child.wait()
     killed(pid)
-    tap.equal(calls.call(gone.address), f"errno {errno.ECONNREFUSED}", "a member that ended meanwhile: connection refused")
-    tap.equal(calls.call("100.64.200.1 1024"), f"errno {errno.ECONNREFUSED}", "an address that nobody has: connection refused")
+    tap.equal(calls.ask(gone.address), f"errno {errno.ECONNREFUSED}", "a member that ended meanwhile: connection refused")
+    tap.equal(calls.ask("100.64.200.1 1024"), f"errno {errno.ECONNREFUSED}", "an address that nobody has: connection refused")
 
 
 def storm(job, servers, rng):
@@ -133,12 +103,12 @@ def storm(job, servers, rng):
         turn, end = 0, launch.time.monotonic() + launch.LIMIT_S
         while (turn < 6 or len(kills) < KILLS) and launch.time.monotonic() < end:
             fresh = caller(job, HOSTS[turn % 3])
-            answers += [fresh and fresh.call(rank.address) for rank in servers]
+            answers += [fresh and fresh.ask(rank.address) for rank in servers]
             if turn % 2 == 0:
                 rank = servers[turn // 2 % len(servers)]
                 here = job.ps()[rank.number]["host"]
                 moves.append(job.tool("msrank-move", str(rank.number), HOSTS[(HOSTS.index(here) + 1) % 3])[0])
-                answers.append(fresh and fresh.call(rank.address))
+                answers.append(fresh and fresh.ask(rank.address))
             fresh.child.stdin.close()
             fresh.child.wait(WAIT_S)
             turn += 1
@@ -192,14 +162,14 @@ def three():
         mine = [rank.address for rank in servers if rank.address.split(".")[0] == net]
         others = [rank.address for rank in servers if rank.address.split(".")[0] != net]
         fresh = caller(job, HOSTS[1])
-        tap.equal(calls.call(mine[0]), "ok", f"a name in {net}.")
+        tap.equal(calls.ask(mine[0]), "ok", f"a name in {net}.")
         os.kill(pids[net], signal.SIGSTOP)
-        tap.equal({fresh.call(address) for address in others}, {"ok"}, f"the address server of {net}. stands still: names in others")
-        fresh.ask(mine[1])
+        tap.equal({fresh.ask(address) for address in others}, {"ok"}, f"the address server of {net}. stands still: names in others")
+        fresh.say(mine[1])
         tap.equal(fresh.line(SHORT_S), None, f"and names in {net}. wait")
         os.kill(pids[net], signal.SIGKILL)
         tap.equal(fresh.line(), "ok", "until it is killed and comes back")
-    tap.equal(calls.call("10.71.0.1 1024"), f"errno {errno.ECONNREFUSED}", "an address of no subnet of this job")
+    tap.equal(calls.ask("10.71.0.1 1024"), f"errno {errno.ECONNREFUSED}", "an address of no subnet of this job")
     tap.equal(job.end(), 0, "the job ends")
     tap.equal(job.coord.stderr.read(), b"", "nothing on stderr")
     job.close()

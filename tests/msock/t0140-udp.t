@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: MIT
 """Virtual UDP sockets while their members move: addresses stay, peers find them, what had arrived is not lost."""
 import os
-import select
 import subprocess
 import sys
 
@@ -31,39 +30,18 @@ a bad number: Bad file descriptor
 """
 
 
-class Rank:
+class Rank(launch.Talker):
     """A datagram under a stub; its answers line by line."""
-    count = 0
+    name = "tests/msock/datagram"
+    wait_s = WAIT_S
 
     def __init__(self, job, what, host):
-        self.job, self.number, self.host = job, Rank.count, host
-        Rank.count += 1
-        self.child = job.stub(self.number, [launch.program("tests/msock/datagram"), what], host, stdin=subprocess.PIPE,
-                              stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        os.set_blocking(self.child.stdout.fileno(), False)
-        self.said = b""
+        super().__init__(job, what, host)
         self.address = self.line()
 
-    def line(self, seconds=WAIT_S):
-        end = launch.time.monotonic() + seconds
-        while b"\n" not in self.said:
-            left = end - launch.time.monotonic()
-            if left <= 0 or not select.select([self.child.stdout], [], [], left)[0]:
-                return None
-            more = self.child.stdout.read()
-            if not more:
-                return None
-            self.said += more
-        line, self.said = self.said.split(b"\n", 1)
-        return line.decode().strip()
-
-    def say(self, text):
-        self.child.stdin.write(f"{text}\n".encode())
-        self.child.stdin.flush()
-
-    def ask(self, text):
-        self.say(text)
-        return self.line()
+    def line(self, seconds=None):
+        line = super().line(seconds)
+        return line and line.strip()
 
     def move(self):
         """To the next host; the exit status of msrank-move."""

@@ -101,5 +101,4 @@ def test():
 
 
 tap.main(test)
-for left in launch.children():
-    os.kill(left, signal.SIGKILL)
+launch.kill_children()

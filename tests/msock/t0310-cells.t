@@ -7,7 +7,6 @@ at MOVE there is a move, or two at once.
 """
 import os
 import select
-import signal
 import subprocess
 import sys
 
@@ -302,8 +301,4 @@ def test():
 
 
 tap.main(test)
-for left in launch.children():
-    try:
-        os.kill(left, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+launch.kill_children()

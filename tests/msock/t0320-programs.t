@@ -261,9 +261,5 @@ def test():
 
 
 tap.main(test)
-for left in launch.children():
-    try:
-        os.kill(left, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
+launch.kill_children()
 shutil.rmtree(TOP, ignore_errors=True)

@@ -1,0 +1,9 @@
+/* SPDX-License-Identifier: MIT */
+/* jobfiles.h - what lies in a job's directory, for whoever takes it away. */
+#ifndef LAUNCHER_JOBFILES_H
+#define LAUNCHER_JOBFILES_H
+
+/* The files and the directory. 0, or -1 with errno if the directory stays. */
+int jobfiles_remove(const char *dir);
+
+#endif
