@@ -3,22 +3,25 @@
 """Servers and clients as they are, under msrun --sockets, moved again and again while they work; results checked."""
 import hashlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
+import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
-import launch  # noqa: E402
-from launch import tap  # noqa: E402
+import programs  # noqa: E402
+from programs import MOVES, PYTHON, TOP, Member, Progress, address, launch, tap  # noqa: E402
 
-HOSTS = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
-TOP = tempfile.mkdtemp(prefix="msock-programs-")
-ENV = dict(os.environ, MSOCK_RUNDIR=TOP, MSOCK_HELPERDIR=f"{launch.BUILD}:{launch.BUILD}/msock/image",
-           MSOCK_LIBDIR=os.path.join(launch.BUILD, ".libs"), PYTHONUNBUFFERED="1")
-MOVES = tap.number("MOVES", 4)
-SERVER, CLIENT = "100.64.0.1", 1
+SERVER = address(0)
+
+WEB = r"""
+from http.server import *
+SimpleHTTPRequestHandler.protocol_version = "HTTP/1.1"
+SimpleHTTPRequestHandler.log_message = lambda *a: None
+s = ThreadingHTTPServer(("", 8000), SimpleHTTPRequestHandler)
+print("up")
+s.serve_forever()
+"""
 
 # Fetches a file over and over on kept connections: says how often it was right.
 FETCH = r"""
@@ -91,82 +94,147 @@ for (my $i = 1; ; $i++) {
 """
 
 
-def start(words, *options, stdin=subprocess.DEVNULL):
-    return subprocess.Popen([launch.program("msrun"), "--sockets", *options, "--", *words], env=ENV, cwd=TOP, stdin=stdin,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def move(job, rank, host, via):
-    done = subprocess.run([launch.program("msrank-move"), "--job", job, "--via", via, str(rank), host], env=ENV, capture_output=True,
-                          text=True, check=False, timeout=launch.LIMIT_S)
-    return done.returncode, done.stdout + done.stderr
-
-
-class Progress:
-    """The numbers that a client says."""
-
-    def __init__(self, process):
-        os.set_blocking(process.stdout.fileno(), False)
-        self.file, self.number, self.text = process.stdout, 0, ""
-
-    def look(self):
-        try:
-            self.text += os.read(self.file.fileno(), 1 << 20).decode()
-        except BlockingIOError:
-            pass
-        *lines, self.text = self.text.split("\n")
-        self.number = int(lines[-1]) if lines else self.number
-        return self.number
-
-    def grows(self, process):
-        before = self.look()
-        return tap.until(lambda: self.look() > before or process.poll() is not None, launch.LIMIT_S) and process.poll() is None
-
-
-def pair(name, server_words, client_words, up):
+def pair(name, server_words, client_words):
+    """A client that says how often it was right."""
     job = name.replace(" ", "-")
-    server = start(server_words, "--job", job, "--host", ",".join(HOSTS))
-    if up:
-        tap.equal(server.stdout.readline(), up, f"{name}: the server is up")
-    client = start(client_words, "--join", job, "--rank", "1", "--host", HOSTS[1])
-    progress, failed = Progress(client), []
-    tap.ok(progress.grows(client), f"{name}: they talk")
-    for number in range(MOVES):
-        for rank in (0, 1):
-            status, said = move(job, rank, HOSTS[(number + rank + 1 + rank) % 3], ("auto", "drain", "mirror")[number % 3])
-            if status or not progress.grows(client):
-                failed.append((rank, status, said))
-    tap.equal(failed, [], f"{name}: {2 * MOVES} moves, and it goes on after each")
-    tap.ok(client.poll() is None and server.poll() is None, f"{name}: both run", (client.poll(), server.poll()))
-    for process in (client, server):
-        process.send_signal(signal.SIGTERM)
-    errors = [process.communicate(timeout=launch.LIMIT_S)[1] for process in (client, server)]
-    tap.ok(not any("Traceback" in text or "assert" in text or " at -e line" in text for text in errors), f"{name}: no complaint", errors)
+    server = Member(job, 0, server_words)
+    tap.equal(server.line(), "up", f"{name}: the server is up")
+    client = Member(job, 1, client_words)
+    progress = Progress(client)
+    tap.ok(progress.grows(), f"{name}: they talk")
+    programs.move_all(name, [server, client], progress.grows)
+    programs.end_all(name, [client, server])
 
 
-def digest(name):
-    with open(os.path.join(TOP, name), "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
+def web():
+    data = os.urandom(3000000)
+    with open(os.path.join(TOP, "file"), "wb") as file:
+        file.write(data)
+    pair("http.server", PYTHON + ["-c", WEB], PYTHON + ["-c", FETCH, SERVER, hashlib.sha256(data).hexdigest()])
 
 
-def transfer(name, server_words, client_words, up, result):
-    """One file from end to end, while both are moved as often as there is time for; then they end."""
-    server = start(server_words, "--job", name, "--host", ",".join(HOSTS))
-    if up:
-        tap.equal(server.stdout.readline(), up, f"{name}: the server is up")
-    else: # it says nothing; who can be moved is a member
-        tap.ok(tap.until(lambda: move(name, 0, HOSTS[1], "auto")[0] == 0, launch.LIMIT_S), f"{name}: the server is a member")
-    client = start(client_words, "--join", name, "--rank", "1", "--host", HOSTS[1])
-    moves = 0
-    while client.poll() is None and server.poll() is None and moves < 2 * MOVES:
-        moves += move(name, moves % 2, HOSTS[(moves + 2) % 3], ("auto", "mirror")[moves % 2])[0] == 0
-    status = client.wait(launch.LIMIT_S)
-    if up: # else the server ends by itself, and the job with it, perhaps before the client's end is told
-        tap.equal(status, 0, f"{name}: the client ends well")
-        server.send_signal(signal.SIGTERM)
-    server.communicate(timeout=launch.LIMIT_S)
+def echo():
+    pair("asyncio", PYTHON + ["-c", ECHO], PYTHON + ["-c", TALK, SERVER])
+
+
+def perl():
+    pair("perl", ["perl", "-e", PERL_SERVER], ["perl", "-e", PERL_CLIENT, SERVER])
+
+
+def big_file(name, size):
+    """Bytes that repeat nowhere near; their sha256."""
+    digest, block = hashlib.sha256(), os.urandom(1 << 20)
+    with open(os.path.join(TOP, name), "wb") as file:
+        for number in range(size >> 20):
+            piece = number.to_bytes(8, "little") + block[number % 4096:] + block[:number % 4096]
+            digest.update(piece[:1 << 20])
+            file.write(piece[:1 << 20])
+    return digest.hexdigest()
+
+
+def read_digest(file):
+    digest = hashlib.sha256()
+    while part := file.read(1 << 20):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def move_until(members, done):
+    """Moves in turn while the work goes on: how many succeeded, what the others said."""
+    moves, failed = 0, []
+    while not done() and moves < MOVES * len(members):
+        member = members[moves % len(members)]
+        status, said = member.move(("auto", "mirror")[moves // 2 % 2])
+        if status == 0:
+            moves += 1
+        elif not done():
+            failed.append(said)
+            break
+    return moves, failed
+
+
+class Reader:
+    """What a member writes to its output, hashed while the test does something else."""
+
+    def __init__(self, member):
+        self.digest = None
+        self.thread = threading.Thread(target=self.run, args=(member.process.stdout,))
+        self.thread.start()
+
+    def run(self, file):
+        self.digest = read_digest(file)
+
+    def done(self):
+        return not self.thread.is_alive()
+
+    def result(self, limit_s):
+        self.thread.join(limit_s)
+        return self.digest
+
+
+def curl():
+    """A file as large as it has to be to let all the moves happen meanwhile."""
+    size, rate = ((1 << 30), "40M") if programs.LONG else (50 << 20, "25M")
+    want = big_file("big", size)
+    server = Member("curl", 0, PYTHON + ["-c", WEB])
+    tap.equal(server.line(), "up", "curl: the server is up")
+    client = Member("curl", 1, ["curl", "-sS", "--limit-rate", rate, f"http://{SERVER}:8000/big"], text=False)
+    reader = Reader(client)
+    tap.ok(client.is_member(), "curl: a client")
+    moves, failed = move_until([client, server], reader.done)
+    tap.ok(moves >= 2 and not failed, f"curl: {size >> 20} MB; moves during it", (moves, failed))
     tap.note(f"{moves} moves")
-    tap.equal(digest(result), digest("big"), f"{name}: the file is the same")
+    tap.equal(reader.result(4 * launch.LIMIT_S), want, "curl: sha256")
+    tap.equal(client.process.wait(launch.LIMIT_S), 0, "curl: the client ends well")
+    programs.end_all("curl", [server])
+
+
+class Feeder:
+    """Bytes into a member's input for as long as it is wanted, hashed on their way."""
+
+    def __init__(self, member):
+        self.member, self.enough, self.hash, self.size = member, threading.Event(), hashlib.sha256(), 0
+        self.thread = threading.Thread(target=self.run)
+        self.thread.start()
+
+    def run(self):
+        block = os.urandom(1 << 16)
+        with self.member.process.stdin as file:
+            while not self.enough.is_set() and self.member.runs():
+                piece = self.size.to_bytes(8, "little") + block
+                self.hash.update(piece)
+                self.size += file.write(piece)
+
+    def end(self):
+        self.enough.set()
+        self.thread.join()
+        return self.hash.hexdigest()
+
+
+def pipeline():
+    """socat, a relay of socat's, nc: bytes that flow as long as the moves take, and an answer back."""
+    word = b"the answer" * 10000
+    holder = Member("pipeline", 0, ["cat"], stdin=subprocess.PIPE) # the job ends with its first member
+    tap.ok(holder.is_member(), "pipeline: a job")
+    sink = Member("pipeline", 1, ["nc", "-l", "8000"], stdin=subprocess.PIPE, text=False)
+    sink.process.stdin.write(word)
+    sink.process.stdin.close()
+    received = Reader(sink)
+    tap.ok(sink.is_member(), "pipeline: nc listens")
+    relay = Member("pipeline", 2, ["socat", "TCP-LISTEN:8001", f"TCP:{address(1)}:8000,retry=600,interval=0.1"])
+    tap.ok(relay.is_member(), "pipeline: a relay")
+    source = Member("pipeline", 3, ["socat", "-t", "60", "STDIO", f"TCP:{address(2)}:8001,retry=600,interval=0.1"],
+                    stdin=subprocess.PIPE, text=False)
+    answer, feeder, members = Reader(source), Feeder(source), [source, relay, sink]
+    tap.ok(source.is_member(), "pipeline: a source")
+    moves, failed = move_until(members, received.done)
+    given = feeder.end()
+    tap.equal((moves, failed), (3 * MOVES, []), "pipeline: moves of source, relay and sink")
+    tap.note(f"{moves} moves, {feeder.size >> 20} MB")
+    tap.equal(received.result(4 * launch.LIMIT_S), given, "pipeline: the bytes are the same")
+    tap.equal(answer.result(launch.LIMIT_S), hashlib.sha256(word).hexdigest(), "pipeline: so is the answer")
+    tap.equal([member.process.wait(launch.LIMIT_S) for member in members], [0, 0, 0], "pipeline: all end well")
+    tap.equal(holder.stop()[0], -signal.SIGTERM, "pipeline: the job ends")
 
 
 # Takes all that comes on a connection: says how much and whether it is right.
@@ -192,14 +260,12 @@ sys.exit(4)
 
 def leaving():
     """What was written arrives, though the writer ends at once."""
-    server = start(["/usr/bin/python3", "-c", TAKE], "--job", "leaving", "--host", ",".join(HOSTS))
-    tap.equal(server.stdout.readline(), "up\n", "a server that reads to the end")
+    server = Member("leaving", 0, PYTHON + ["-c", TAKE])
+    tap.equal(server.line(), "up", "a server that reads to the end")
     for rank, (how, status) in enumerate((("_exit", 3), ("exit", 4)), 1):
-        client = start(["/usr/bin/python3", "-c", LEAVE, SERVER, how], "--join", "leaving", "--rank", str(rank), "--host", HOSTS[1])
-        tap.equal((server.stdout.readline(), client.wait(launch.LIMIT_S)), ("3000000 True\n", status), f"{how}: all has arrived")
-        client.communicate()
-    server.send_signal(signal.SIGTERM)
-    server.communicate(timeout=launch.LIMIT_S)
+        client = Member("leaving", rank, PYTHON + ["-c", LEAVE, SERVER, how])
+        tap.equal((server.line(), client.wait()[0]), ("3000000 True", status), f"{how}: all has arrived")
+    programs.end_all("leaving", [server])
 
 
 # Opens a socket of the host, and closes it when told.
@@ -217,49 +283,21 @@ sys.stdin.readline()
 
 def refused():
     """A socket of the kernel's own is named; the program goes on, and moves when it is closed."""
-    server = start(["/usr/bin/python3", "-c", HOST_SOCKET], "--job", "refused", "--host", ",".join(HOSTS), stdin=subprocess.PIPE)
-    tap.equal(server.stdout.readline(), "open\n", "a program with a socket of the host")
-    status, said = move("refused", 0, HOSTS[1], "auto")
+    server = Member("refused", 0, PYTHON + ["-c", HOST_SOCKET], stdin=subprocess.PIPE)
+    tap.equal(server.line(), "open", "a program with a socket of the host")
+    status, said = server.move()
     tap.ok(status == 1 and "socket" in said and said.count("\n") == 1, "is not moved, and one line says why", (status, said))
-    server.stdin.write("\n")
-    server.stdin.flush()
-    tap.equal(server.stdout.readline(), "closed\n", "it goes on")
-    tap.equal(move("refused", 0, HOSTS[1], "auto")[0], 0, "and moves when it has closed it")
-    tap.equal((server.communicate("\n", launch.LIMIT_S), server.returncode), (("", ""), 0), "it ends well")
+    server.process.stdin.write("\n")
+    server.process.stdin.flush()
+    tap.equal(server.line(), "closed", "it goes on")
+    tap.equal(server.move()[0], 0, "and moves when it has closed it")
+    server.process.stdin.write("\n")
+    tap.equal((server.wait(), server.complaints()), ((0, ""), ""), "it ends well")
 
 
-def test():
-    data = os.urandom(3000000)
-    with open(os.path.join(TOP, "file"), "wb") as file:
-        file.write(data)
-    python = ["/usr/bin/python3"]
-    pair("http.server", python + ["-c", "from http.server import *; import os; SimpleHTTPRequestHandler.protocol_version = 'HTTP/1.1'; "
-                                  "SimpleHTTPRequestHandler.log_message = lambda *a: None; "
-                                  "s = ThreadingHTTPServer(('', 8000), SimpleHTTPRequestHandler); print('up'); s.serve_forever()"],
-         python + ["-c", FETCH, SERVER, hashlib.sha256(data).hexdigest()], "up\n")
-    pair("asyncio", python + ["-c", ECHO], python + ["-c", TALK, SERVER], "up\n")
-    if shutil.which("perl"):
-        pair("perl", ["perl", "-e", PERL_SERVER], ["perl", "-e", PERL_CLIENT, SERVER], "up\n")
-    else:
-        tap.skip("perl", "not installed")
-    with open(os.path.join(TOP, "big"), "wb") as file:
-        for _ in range(10 * tap.number("SIZE", 5)):
-            file.write(os.urandom(1 << 20))
-    if shutil.which("curl"):
-        transfer("curl", python + ["-c", "from http.server import *; s = HTTPServer(('', 8000), SimpleHTTPRequestHandler); print('up'); "
-                                         "s.serve_forever()"],
-                 ["curl", "-s", "--limit-rate", "25M", "-o", "got", f"http://{SERVER}:8000/big"], "up\n", "got")
-    else:
-        tap.skip("curl", "not installed")
-    if shutil.which("socat"):
-        transfer("socat", ["socat", "-u", "TCP-LISTEN:8000", "CREATE:received"], ["socat", "-u", "OPEN:big", f"TCP:{SERVER}:8000,retry=600,interval=0.1"], None,
-                 "received")
-    else:
-        tap.skip("socat", "not installed")
-    leaving()
-    refused()
+# What is run: by what program, which is skipped where it is not installed.
+TESTS = {"http.server": (web, "python3"), "asyncio": (echo, "python3"), "perl": (perl, "perl"), "curl": (curl, "curl"),
+         "pipeline": (pipeline, "socat nc"), "leaving": (leaving, "python3"), "refused": (refused, "python3")}
 
-
-tap.main(test)
-launch.kill_children()
-shutil.rmtree(TOP, ignore_errors=True)
+tap.main(lambda: programs.run(TESTS))
+programs.close()
