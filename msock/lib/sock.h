@@ -123,6 +123,7 @@ bool sock_wants_leg(const struct sock *s);    /* may the engine read the leg for
 bool sock_wants_room(const struct sock *s);   /* has it bytes for the leg that did not fit? */
 void sock_fill(struct sock *s, int app);      /* not writable until sock_unfill */
 void sock_listener_tell(struct sock *s);
+void sock_free_port(uint16_t port);           /* of sockets that the program has closed */
 bool sock_unsent(struct sock *s);             /* bytes of the program that no kernel has */
 
 /* sock_opt.c */

@@ -100,6 +100,8 @@ static int sock_bind(struct sock *s, const struct sockaddr_in *at)
 		return -EINVAL;
 	if (at->sin_addr.s_addr != INADDR_ANY && ntohl(at->sin_addr.s_addr) != core.virtual_ip)
 		return -EADDRNOTAVAIL;
+	if (port)
+		sock_free_port(port);
 	if (port && (listener_port_taken(port) || sock_port_taken(port, s)))
 		return -EADDRINUSE;
 	s->bound = true;

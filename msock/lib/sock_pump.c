@@ -137,26 +137,51 @@ static void sock_pass(struct sock *s)
 	}
 }
 
+static void sock_put_away(struct sock *s)
+{
+	struct conn *c = s->conn;
+
+	s->reap = false;
+	s->conn = NULL;
+	if (c) {
+		c->sock = NULL;
+		conn_close(c);
+	}
+	if (s->listener) {
+		s->listener->sock = NULL;
+		listener_close(s->listener);
+		s->listener = NULL;
+	}
+	sock_close_own(s);
+}
+
 static void sock_later(struct timer *t)
 {
 	for (struct sock *s = sock_first(), *next; s; s = next) {
-		struct conn *c = s->conn;
+		next = s->next;
+		if (s->reap)
+			sock_put_away(s);
+	}
+}
+
+/*
+ * A port is free when close has returned, whether the agent has seen that or
+ * not.  The caller holds the lock, and uses neither conn nor listener.
+ */
+void sock_free_port(uint16_t port)
+{
+	for (struct sock *s = sock_first(), *next; s; s = next) {
+		struct pollfd own = { .fd = s->fd };
 
 		next = s->next;
-		if (!s->reap)
+		if (s->port != port || s->kind == SOCK_IS_STREAM)
 			continue;
-		s->reap = false;
-		s->conn = NULL;
-		if (c) {
-			c->sock = NULL;
-			conn_close(c);
+		if (s->kind == SOCK_IS_IDLE && sock_number(s) < 0) {
+			sock_destroy(s);
+		} else if (s->kind == SOCK_IS_LISTENER && s->fd >= 0 && ms_poll(&own, 1, 0) == 1 && own.revents & POLLHUP) {
+			s->gone = true;
+			sock_put_away(s);
 		}
-		if (s->listener) {
-			s->listener->sock = NULL;
-			listener_close(s->listener);
-			s->listener = NULL;
-		}
-		sock_close_own(s);
 	}
 }
 

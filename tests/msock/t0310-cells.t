@@ -210,6 +210,12 @@ STATES = {
                           "s t = threading.Thread(target=lambda: globals().update(got=to_end(k)))", "s t.start()", "MOVE", "c k.setblocking(True)",
                           "c sum(iter(lambda: os.sendfile(k.fileno(), f.fileno(), None, 5000), 0)) == n", "c k.close()", "s t.join()",
                           "s got", "s k.close()", "s l.close()"],
+    "bound again as soon as closed": ["s [(serve(), l.close())[0] for i in range(50)]", "s u = socket()", "s u.bind((listens, port))", "s u.close()",
+                                      "MOVE", "s u = socket()", "s u.bind((listens, port))", "s u.close()",
+                                      "s [(serve(), l.close())[0] for i in range(50)]"] + STREAM + WORKS + CLOSE,
+    "both ends its own": ["s serve()", "s o = call()", "s k = get()", "s give(o, b'ab' * 1000)", "s soon(k, 1)", "MOVE", "s take(k, 2000)",
+                          "s give(k, b'cd' * 1000)", "s take(o, 2000)", "s o.close()", "s to_end(k)", "s k.close()", "s o = call()", "s k = get()",
+                          "s give(k, b'x')", "s take(o, 1)", "s o.close()", "s k.close()", "s l.close()"],
     "a child has it too": STREAM + ["s pid = os.fork() or (k.setblocking(True), k.send(b'from the child'), os._exit(7))",
                                     "s os.waitpid(pid, 0)[1]", "MOVE", "c take(k, 14)"] + WORKS + CLOSE,
 }
