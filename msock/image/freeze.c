@@ -317,13 +317,13 @@ static void second_send(int pid, int tid)
 }
 
 /* Kick those that have not parked; returns how many, the last one in *late. */
-static int kick_rest(const int *tids, int n, int agent, bool kick, int *late)
+static int kick_rest(const int *tids, int n, bool (*ours)(int tid), bool kick, int *late)
 {
 	int pid = ms_getpid();
 	int rest = 0;
 
 	for (int i = 0; i < n; i++) {
-		if (tids[i] == agent || tids[i] <= 0 || slot_of(tids[i]))
+		if (tids[i] <= 0 || ours(tids[i]) || slot_of(tids[i]))
 			continue;
 		if (kick && ms_tgkill(pid, tids[i], image__state.kick) == -ESRCH)
 			continue;
@@ -374,7 +374,7 @@ static void freeze_begin(int signal)
 	__atomic_store_n(&st->freezing, 1, __ATOMIC_SEQ_CST);
 }
 
-int image_freeze(int signal, int agent_tid, uint64_t timeout_ns, char why[IMAGE_WHY])
+static int freeze_threads(int signal, bool (*ours)(int tid), uint64_t timeout_ns, char why[IMAGE_WHY])
 {
 	const struct timespec slice = { 0, 500000 };
 	struct image_state *st = &image__state;
@@ -383,9 +383,6 @@ int image_freeze(int signal, int agent_tid, uint64_t timeout_ns, char why[IMAGE_
 	uint32_t bounced = 0;
 	int late = 0, seen = 0;
 
-	if (find_vdso(why))
-		return -1;
-	freeze_begin(signal);
 	for (unsigned round = 0;; round++) {
 		uint32_t parked = load(&st->parked);
 		int n = thread_list(tids, why);
@@ -393,7 +390,7 @@ int image_freeze(int signal, int agent_tid, uint64_t timeout_ns, char why[IMAGE_
 
 		if (n < 0)
 			return second_give_back(-1);
-		rest = kick_rest(tids, n, agent_tid, round % 200 == 0 || load(&st->bounced) != bounced || n != seen,
+		rest = kick_rest(tids, n, ours, round % 200 == 0 || load(&st->bounced) != bounced || n != seen,
 				 &late);
 		bounced = load(&st->bounced);
 		seen = n;
@@ -418,6 +415,43 @@ int image_freeze(int signal, int agent_tid, uint64_t timeout_ns, char why[IMAGE_
 		if (load(&st->parked) == parked)
 			ms_futex(&st->parked, FUTEX_WAIT, parked, &slice);
 	}
+}
+
+static int freezer; /* the thread that freezes; nobody else of the library runs then */
+
+static bool is_freezer(int tid)
+{
+	return tid == freezer;
+}
+
+int image_freeze(int signal, int agent_tid, uint64_t timeout_ns, char why[IMAGE_WHY])
+{
+	if (find_vdso(why))
+		return -1;
+	freezer = agent_tid;
+	freeze_begin(signal);
+	return freeze_threads(signal, is_freezer, timeout_ns, why);
+}
+
+int image_pause(int signal, bool (*ours)(int tid), uint64_t timeout_ns, char why[IMAGE_WHY])
+{
+	image__state.vdso = image__state.vdso_end = 0; /* nobody goes elsewhere */
+	freeze_begin(signal);
+	return freeze_threads(signal, ours, timeout_ns, why);
+}
+
+static void freeze_end(void)
+{
+	struct image_state *st = &image__state;
+
+	__atomic_store_n(&st->freezing, 0, __ATOMIC_SEQ_CST);
+	for (uint32_t i = 0; i < load(&st->claimed) && i < IMAGE_THREADS_MAX; i++)
+		store_and_wake(&st->slot[i].state, SLOT_LEAVE);
+}
+
+void image_unpause(void)
+{
+	freeze_end();
 }
 
 void image_drain_threads(struct baggage *c)
@@ -477,9 +511,7 @@ void image_thaw(void)
 	image_cancel();
 	if (c)
 		baggage_timers_return(c);
-	__atomic_store_n(&st->freezing, 0, __ATOMIC_SEQ_CST);
-	for (uint32_t i = 0; i < load(&st->claimed) && i < IMAGE_THREADS_MAX; i++)
-		store_and_wake(&st->slot[i].state, SLOT_LEAVE);
+	freeze_end();
 	if (!c)
 		return;
 	while (load(&st->left) < load(&st->parked))

@@ -78,6 +78,15 @@ bool image_freezing(void); /* true from image_freeze until image_thaw: the handl
 int image_freeze(int signal, int agent_tid, uint64_t timeout_ns, char why[IMAGE_WHY]);
 void image_thaw(void);
 
+/*
+ * The same for a moment, to change something below the threads: nothing is
+ * captured, what image_send_early keeps is untouched.  ours() says which threads
+ * are the library's own and run on.  image_unpause in any case.  Never while
+ * the other is under way.
+ */
+int image_pause(int signal, bool (*ours)(int tid), uint64_t timeout_ns, char why[IMAGE_WHY]);
+void image_unpause(void);
+
 /* Ask whether the process could be captured now: 0, or -1 and the culprit in `why`. Runs unfrozen. */
 int image_check(const struct image_source *src, char why[IMAGE_WHY]);
 

@@ -5,6 +5,7 @@
 #include "lib/core.h"
 #include "lib/engine.h"
 #include "lib/log.h"
+#include "lib/sock.h"
 #include "lib/sys.h"
 
 #include <errno.h>
@@ -89,7 +90,6 @@ static int agent_start(struct agent_thread *t, void (*run)(void *), void *arg)
 
 static void agent_run(void *arg)
 {
-	struct epoll_event ev;
 	bool slept = false;
 
 	for (;;) {
@@ -101,7 +101,12 @@ static void agent_run(void *arg)
 		slept = false;
 		if (core.check)
 			check_all();
-		if (engine_run()) {
+		if (sock_swap_due()) {
+			ms_lock_give(&core.lock);
+			sock_swap();
+			continue;
+		}
+		if (engine_run() || sock_swap_due()) {
 			ms_lock_give(&core.lock);
 			continue;
 		}
@@ -113,7 +118,7 @@ static void agent_run(void *arg)
 		timeout = engine_sleep(-1);
 		slept = true;
 		ms_lock_give(&core.lock);
-		ms_epoll_wait(engine_fd(), &ev, 1, timeout);
+		engine_await(timeout);
 	}
 }
 
@@ -144,6 +149,11 @@ int agent_start_mover(void (*run)(void *), void *arg)
 int agent_mover_tid(void)
 {
 	return mover.tid;
+}
+
+bool agent_is_ours(int tid)
+{
+	return tid == agent.tid || tid == mover.tid;
 }
 
 void agent_reset(void)

@@ -23,6 +23,9 @@ void agent_wait_gone(void);
 int agent_start_mover(void (*run)(void *arg), void *arg);
 int agent_mover_tid(void);
 
+/* Is this thread the library's? */
+bool agent_is_ours(int tid);
+
 /* At the target: neither lives. */
 void agent_reset(void);
 

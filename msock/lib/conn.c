@@ -152,6 +152,8 @@ void conn_sync(struct conn *c)
 {
 	uint32_t leg;
 
+	if (c->sock && c->sock->direct)
+		return;
 	if (c->sock)
 		sock_sync(c->sock);
 	leg = conn_engine_wants(c, STREAM_FROM_LEG);

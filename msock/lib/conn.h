@@ -80,6 +80,9 @@ void conn_hello(struct conn *c, int fd, const struct leg_frame *frame);
 /* A relink message of the peer. */
 void conn_message(uint32_t from, const struct stream_msg *msg);
 
+/* ... which waited, for this end. */
+void conn_message_to(unsigned end, uint32_t from, const struct stream_msg *msg);
+
 bool relink_decode(const void *bytes, size_t n, struct stream_msg *msg);
 
 /* The address server's answer to a lookup. */

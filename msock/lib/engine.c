@@ -210,6 +210,13 @@ int engine_sleep(int limit)
 	return limit >= 0 && (uint64_t)limit < ms ? limit : ms > 3600000 ? 3600000 : (int)ms;
 }
 
+void engine_await(int timeout_ms)
+{
+	struct pollfd ready = { .fd = engine_ep, .events = POLLIN };
+
+	ms_poll(&ready, 1, timeout_ms);
+}
+
 void engine_pause(bool pause)
 {
 	engine_is_paused = pause;

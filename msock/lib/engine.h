@@ -59,6 +59,9 @@ bool engine_is_due(void);
 int engine_sleep(int limit);
 void engine_slept(void);
 
+/* Sleep for them, no lock held. Takes none: an edge is seen once only, by engine_run. */
+void engine_await(int timeout_ms);
+
 /* While paused engine_run does nothing: a freeze is under way. Lock held. */
 void engine_pause(bool pause);
 bool engine_paused(void);

@@ -33,6 +33,8 @@ void msock__after_fork_child(void)
 	for (struct udp *u = udp_first(); u; u = u->next)
 		ms_close(u->v.sd);
 	for (struct conn *c = conn_first(); c; c = c->next) {
+		if (c->sock && c->sock->direct)
+			continue;
 		if (c->fd >= 0)
 			ms_close(c->fd);
 		if (c->old_fd >= 0)

@@ -60,6 +60,10 @@ bool msock__owns_fd(int fd);
  */
 void msock__after_fork_child(void);
 
+/* Before a fork, and in the parent after it, whatever came of it: what the child gets of the program's sockets goes on here. */
+void msock__before_fork(void);
+void msock__after_fork_parent(void);
+
 /*
  * The program's own TCP sockets as virtual ones (sock.h).  A call that is none
  * of the library's business gives MSOCK__NOT_OURS: the C library's is to be
@@ -84,7 +88,13 @@ int msock__sock_accept(int fd, int flags, struct sockaddr *addr, socklen_t *size
 int msock__sock_name(int fd, bool peer, struct sockaddr *addr, socklen_t *size);
 int msock__sock_setopt(int fd, int level, int name, const void *value, socklen_t size);
 int msock__sock_getopt(int fd, int level, int name, void *value, socklen_t *size);
-bool msock__sock_is_stream(int fd);
+
+/* What passes the bytes is a pair of unix sockets at present. */
+bool msock__sock_is_paired(int fd);
+
+/* The number is about to be closed or replaced: before the C library's call. */
+void msock__sock_closing(int fd);
+void msock__sock_closing_range(unsigned first, unsigned last);
 
 /* Bytes for the program that are not in the file under its number. */
 size_t msock__sock_carried(int fd);

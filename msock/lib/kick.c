@@ -7,6 +7,7 @@
 #include "lib/core.h"
 #include "lib/engine.h"
 #include "lib/log.h"
+#include "lib/sock.h"
 #include "lib/sys.h"
 #include "lib/vsock.h"
 
@@ -94,7 +95,7 @@ void core_leave(void)
 {
 	if (core.check)
 		check_all();
-	if (core.member && engine_has_work() && !vsock_has_waiter())
+	if (core.member && (engine_has_work() || sock_swap_due()) && !vsock_has_waiter())
 		agent_ensure();
 	ms_lock_give(&core.lock);
 	if (--kick_inside == 0 && kick_noted) {

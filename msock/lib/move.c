@@ -131,30 +131,61 @@ static void move_ask_streams(bool all)
 	}
 }
 
+/* Lock held, but given meanwhile. */
+static void move_swap(void)
+{
+	ms_lock_give(&core.lock);
+	sock_swap();
+	ms_lock_take(&core.lock);
+}
+
+/* The program's streams leave their numbers, so that they can be told. Lock held, but given meanwhile. */
+static int move_pair_all(uint64_t end)
+{
+	struct timespec pause = { 0, 500000 };
+
+	while (!sock_pair_all() && !move.aborted) {
+		move_swap();
+		if (sock_pair_all())
+			break;
+		if (ms_clock_ns(CLOCK_MONOTONIC) > end) {
+			log_format(move.why, sizeof(move.why), "a thread of the program does not stop");
+			return -1;
+		}
+		ms_lock_give(&core.lock);
+		ms_nanosleep(&pause);
+		ms_lock_take(&core.lock);
+	}
+	return 0;
+}
+
 /* Run the engine until the streams allow the freeze. The lock is held at the return. */
 static int move_drain(void)
 {
 	uint64_t now = ms_clock_ns(CLOCK_MONOTONIC);
 	uint64_t drain_end = now + move.drain_ms * 1000000ull, end = now + move.timeout_ms * 500000ull;
 	uint64_t again = now + MOVE_AGAIN_NS;
-	struct epoll_event ev;
 	int ready, failed;
 
 	if (end < drain_end)
 		end = drain_end;
 	ms_lock_take(&core.lock);
 	move.phase = MOVE_DRAIN;
+	if (move_pair_all(end))
+		return -1;
 	core.self.draining = move.via != MS_VIA_MIRROR;
 	core.local.draining = true;
 	move_ask_streams(true);
 	for (;;) {
 		engine_run();
+		if (sock_swap_due())
+			move_swap();
 		move_ask_streams(false);
 		ready = move_look(ms_clock_ns(CLOCK_MONOTONIC), drain_end, end);
 		if (ready)
 			return ready;
 		ms_lock_give(&core.lock);
-		ms_epoll_wait(engine_fd(), &ev, 1, MOVE_LOOK_MS);
+		engine_await(MOVE_LOOK_MS);
 		failed = move_again(&again);
 		ms_lock_take(&core.lock);
 		if (failed)

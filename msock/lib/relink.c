@@ -8,6 +8,7 @@
 #include "lib/mem.h"
 #include "lib/mirror.h"
 #include "lib/move.h"
+#include "lib/sock.h"
 #include "lib/sys.h"
 
 #include <errno.h>
@@ -443,10 +444,20 @@ static void relink_message(struct conn *c, uint32_t from, const struct stream_ms
 		relink_answer_dead(from, msg, &t);
 		return;
 	}
-	if (c->phase != CONN_OPEN)
+	if (c->phase != CONN_OPEN || sock_hold(c, from, msg))
 		return;
 	stream_handle(&c->s, events[msg->type], msg);
 	conn_sync(c);
+}
+
+void conn_message_to(unsigned end, uint32_t from, const struct stream_msg *msg)
+{
+	struct conn *c = conn_find(msg->stream, end);
+
+	if (c)
+		relink_message(c, from, msg);
+	else if (from != core.id)
+		conn_message(from, msg);
 }
 
 /* A member's streams with itself: what one end says waits here for the other. */

@@ -117,6 +117,9 @@ void sock_lose_own(struct sock *s)
 
 void sock_destroy(struct sock *s)
 {
+	if (s->direct)
+		sock_direct_lost(s);
+	sock_forget_swap(s);
 	if (s->conn) {
 		struct conn *c = s->conn;
 
@@ -267,35 +270,44 @@ int sock_pair_open(struct sock *s, int *app)
 	return 0;
 }
 
-struct sock_swap {
+/* Under a number that has what is to be replaced. */
+struct sock_put {
 	uint64_t ino; /* of what is replaced */
-	int app;
+	int file;
 };
 
-static void sock_swap(int fd, const struct stat *st, void *arg)
+static void sock_put(int fd, const struct stat *st, void *arg)
 {
-	struct sock_swap *swap = arg;
+	struct sock_put *put = arg;
 
-	if (st->st_ino == swap->ino)
-		ms_dup3(swap->app, fd, ms_fcntl(fd, F_GETFD, 0) & FD_CLOEXEC ? O_CLOEXEC : 0);
+	if (st->st_ino == put->ino && core_next_own_fd(fd) != fd)
+		ms_dup3(put->file, fd, ms_fcntl(fd, F_GETFD, 0) & FD_CLOEXEC ? O_CLOEXEC : 0);
+}
+
+void sock_replace_file(const struct sock *s, uint64_t ino, int fd, int file)
+{
+	struct sock_put put = { ino, file };
+	struct stat st;
+
+	if (s->duplicated)
+		sock_each_number(sock_put, &put);
+	else if (!ms_fstat(fd, &st))
+		sock_put(fd, &st, &put);
 }
 
 int sock_make_pair(struct sock *s, int fd)
 {
-	struct sock_swap swap = { .ino = s->ino };
-	int flags = (int)ms_fcntl(fd, F_GETFL, 0), err;
+	int flags = (int)ms_fcntl(fd, F_GETFL, 0), app, err;
+	uint64_t ino = s->ino;
 
 	engine_watch(&s->watch, s->fd, 0);
-	err = sock_pair_open(s, &swap.app);
+	err = sock_pair_open(s, &app);
 	if (err)
 		return err;
-	ms_fcntl(swap.app, F_SETFL, flags & (O_NONBLOCK | O_ASYNC));
-	sock_options_apply(s, swap.app, true);
-	if (s->duplicated)
-		sock_each_number(sock_swap, &swap);
-	else
-		ms_dup3(swap.app, fd, ms_fcntl(fd, F_GETFD, 0) & FD_CLOEXEC ? O_CLOEXEC : 0);
-	ms_close(swap.app);
+	ms_fcntl(app, F_SETFL, flags & (O_NONBLOCK | O_ASYNC));
+	sock_options_apply(s, app, true);
+	sock_replace_file(s, ino, fd, app);
+	ms_close(app);
 	s->number = fd;
 	return 0;
 }

@@ -8,7 +8,8 @@
  * sockets from then on.  The other end of the pair is the library's, which
  * passes the bytes on between it and the stream (sock_pump.c).  So a change
  * of the stream's connection changes nothing under the number, and a move
- * makes the pair again with what was in it (sock_move.c).
+ * makes the pair again with what was in it (sock_move.c).  While nothing
+ * changes the connection itself stands there (sock_direct.c).
  *
  * A socket is found by the inode of the file under a number, not by the
  * number: duplicates, closes and numbers used again need no book-keeping.
@@ -39,6 +40,7 @@ enum { SOCK_BUFFER = 65536 }; /* bytes passed on at once */
 struct conn;
 struct listener;
 struct stat;
+struct stream_msg;
 
 /* An option that the program has set; read back and made again from here. */
 struct sock_option {
@@ -83,6 +85,14 @@ struct sock {
 	bool gone;            /* no number is left, or it is shut both ways */
 	bool reap;            /* sock_reap has something to do */
 
+	bool direct;          /* the leg is under the program's numbers; fd is -1 then, conn->fd a number, borrowed */
+	bool shared;          /* a forked child may have it: not direct any more */
+	bool want_swap;       /* to be made direct, or paired, when the threads are parked */
+	bool pull_more;       /* the pair was not read to its end */
+	unsigned swap_tries;
+	uint64_t swap_after_ns; /* no try before */
+	uint64_t written_before, taken_before; /* direct: the stream's counts less the leg's own */
+
 	struct sock_number *numbers; /* owned; while frozen */
 	int flags;            /* F_GETFL */
 	struct sock *next, *prev, *hash_next;
@@ -98,6 +108,9 @@ void sock_destroy(struct sock *s);
 
 /* Free what no number is left of, if there is reason to believe that there is much. */
 void sock_sweep(void);
+
+/* Put a file under every number of s that has the file with this inode; fd is one of them. */
+void sock_replace_file(const struct sock *s, uint64_t ino, int fd, int file);
 
 /* Put a pair under every number of s; the library's end is s->fd. 0 or -errno. */
 int sock_make_pair(struct sock *s, int fd);
@@ -126,12 +139,28 @@ void sock_listener_tell(struct sock *s);
 void sock_free_port(uint16_t port);           /* of sockets that the program has closed */
 bool sock_unsent(struct sock *s);             /* bytes of the program that no kernel has */
 
+/* sock_direct.c; no lock held in sock_swap */
+void sock_consider(struct sock *s);              /* could it be direct now? then sock_swap will make it so */
+bool sock_is_settling(const struct sock *s);     /* it is to be direct as soon as its pair is empty */
+void sock_pull_later(void);
+bool sock_swap_due(void);
+void sock_swap(void);                            /* by the agent or the mover */
+bool sock_pair_all(void);                        /* have all paired; true: all are */
+bool sock_accept_direct(struct sock *s, int number); /* a fresh number that no thread knows; false: make a pair */
+void sock_closing(struct sock *s, int fd);       /* the program is about to close this number */
+void sock_direct_lost(struct sock *s);
+void sock_forget_swap(struct sock *s);
+bool sock_hold(struct conn *c, uint32_t from, const struct stream_msg *msg); /* true: it waits, or is lost */
+const unsigned *sock_fork_begin(void);           /* no stream is direct when the word is 0 */
+void sock_fork_end(void);
+
 /* sock_opt.c */
 int sock_option_set(struct sock *s, int fd, int level, int name, const void *value, socklen_t size);
 int sock_option_get(struct sock *s, int fd, int level, int name, void *value, socklen_t *size);
 bool sock_options_copy(struct sock *to, const struct sock *from);
 void sock_options_apply(const struct sock *s, int fd, bool pair);
 bool sock_option_resets(const struct sock *s); /* SO_LINGER says that a close is a reset */
+bool sock_option_lingers(const struct sock *s); /* ... or that it waits */
 void sock_options_free(struct sock *s);
 
 /* sock_move.c: the mover, all threads parked; sock_settle behind it, when the streams know where they are */

@@ -306,22 +306,26 @@ static int sock_accepted(struct sock *l, struct conn *c, int flags)
 		ms_close(app);
 		return -ENOMEM;
 	}
-	err = sock_make_pair(s, app);
-	if (err) {
-		sock_destroy(s);
-		ms_close(app);
-		return err;
-	}
 	ms_fcntl(app, F_SETFL, flags & SOCK_NONBLOCK ? O_NONBLOCK : 0);
 	ms_fcntl(app, F_SETFD, flags & SOCK_CLOEXEC ? FD_CLOEXEC : 0);
-	engine_watch(&c->leg, c->fd, 0);
-	c->fd = core_raise_fd(c->fd);
-	core_own_fd(c->fd, true);
 	s->kind = SOCK_IS_STREAM;
 	s->local = c->local;
 	s->peer = c->peer;
 	s->conn = c;
 	c->sock = s;
+	if (sock_accept_direct(s, app))
+		return app;
+	err = sock_make_pair(s, app);
+	if (err) {
+		c->sock = NULL;
+		s->conn = NULL;
+		sock_destroy(s);
+		ms_close(app);
+		return err;
+	}
+	engine_watch(&c->leg, c->fd, 0);
+	c->fd = core_raise_fd(c->fd);
+	core_own_fd(c->fd, true);
 	conn_sync(c);
 	return app;
 }
@@ -429,7 +433,64 @@ int msock__sock_getopt(int fd, int level, int name, void *value, socklen_t *size
 	return calls_leave(mask, result);
 }
 
-bool msock__sock_is_stream(int fd)
+void msock__sock_closing(int fd)
+{
+	struct sock *s;
+	uint64_t mask;
+
+	if (!sock_first() || !core.on)
+		return;
+	mask = calls_enter();
+	s = sock_find(fd);
+	if (s)
+		sock_closing(s, fd);
+	calls_leave(mask, 0);
+}
+
+void msock__sock_closing_range(unsigned first, unsigned last)
+{
+	uint64_t mask;
+
+	if (!sock_first() || !core.on)
+		return;
+	mask = calls_enter();
+	for (struct sock *s = sock_first(), *next; s; s = next) {
+		next = s->next;
+		if (s->direct && (unsigned)s->number >= first && (unsigned)s->number <= last && sock_find(s->number) == s)
+			sock_closing(s, s->number);
+	}
+	calls_leave(mask, 0);
+}
+
+void msock__before_fork(void)
+{
+	const struct timespec patience = { .tv_sec = 1 };
+	const unsigned *directs;
+	uint64_t mask;
+	unsigned n;
+
+	if (!sockets_on || !core.on)
+		return;
+	mask = calls_enter();
+	directs = sock_fork_begin();
+	calls_leave(mask, 0);
+	while ((n = __atomic_load_n(directs, __ATOMIC_ACQUIRE)) != 0)
+		if (ms_futex(directs, FUTEX_WAIT, n, &patience) == -ETIMEDOUT)
+			break; /* a thread does not stop: then the child has the legs themselves */
+}
+
+void msock__after_fork_parent(void)
+{
+	uint64_t mask;
+
+	if (!sockets_on || !core.on)
+		return;
+	mask = calls_enter();
+	sock_fork_end();
+	calls_leave(mask, 0);
+}
+
+bool msock__sock_is_paired(int fd)
 {
 	struct sock *s;
 	uint64_t mask;
@@ -439,7 +500,7 @@ bool msock__sock_is_stream(int fd)
 		return false;
 	mask = calls_enter();
 	s = sock_find(fd);
-	is = s && s->kind == SOCK_IS_STREAM;
+	is = s && s->kind == SOCK_IS_STREAM && !s->direct;
 	calls_leave(mask, 0);
 	return is;
 }
@@ -450,13 +511,18 @@ size_t msock__sock_carried(int fd)
 	struct sock *s;
 	uint64_t mask;
 	size_t n = 0;
+	int leg = 0;
 
 	if (!sock_first())
 		return 0;
 	mask = calls_enter();
 	s = sock_find(fd);
-	if (s && s->kind == SOCK_IS_STREAM)
+	if (s && s->kind == SOCK_IS_STREAM && !s->direct) {
 		n = s->in.length + (s->conn ? s->conn->carry.length : 0);
+		if (s->conn && stream_reads(&s->conn->s) == STREAM_FROM_LEG && s->conn->phase == CONN_OPEN &&
+		    !ms_ioctl(s->conn->fd, FIONREAD, &leg))
+			n += (size_t)leg;
+	}
 	calls_leave(mask, 0);
 	return n;
 }

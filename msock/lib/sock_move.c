@@ -14,23 +14,15 @@
 #include "lib/listener.h"
 #include "lib/log.h"
 #include "lib/mem.h"
+#include "lib/sock_epoll.h"
 #include "lib/sys.h"
 
 #include <errno.h>
 #include <sys/stat.h>
 
-enum { SOCK_PIECE = 65536, SOCK_FDINFO = 65536 };
+enum { SOCK_PIECE = 65536 };
 
-/* What one of the program's epoll sets watches. */
-struct sock_epoll {
-	struct sock_epoll *next;
-	int ep, fd;
-	struct epoll_event event;
-};
-
-static struct sock_epoll *epolls; /* owned; while frozen */
 static uint8_t piece[SOCK_PIECE];
-static char text[SOCK_FDINFO];
 
 int sock_own_fds(int *fds, int max)
 {
@@ -130,117 +122,9 @@ static void sock_note_ends(struct sock *s)
 		s->deaf = true;
 }
 
-static uint64_t text_number(const char **at, unsigned base)
+static bool sock_is_any(const struct sock *s)
 {
-	uint64_t v = 0;
-
-	while (**at == ' ')
-		++*at;
-	for (;; ++*at) {
-		unsigned d = (unsigned)**at - '0';
-
-		if (d > 9)
-			d = base == 16 && **at >= 'a' && **at <= 'f' ? (unsigned)(**at - 'a') + 10 : 99;
-		if (d >= base)
-			return v;
-		v = v * base + d;
-	}
-}
-
-static const char *text_after(const char *at, const char *word)
-{
-	size_t n = ms_strlen(word);
-
-	for (; *at && *at != '\n'; at++)
-		if (!__builtin_strncmp(at, word, n))
-			return at + n;
-	return NULL;
-}
-
-static bool sock_read_fdinfo(int fd)
-{
-	char path[64];
-	size_t have = 0;
-	long n = 0;
-	int info;
-
-	log_format(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
-	info = ms_open(path, O_RDONLY | O_CLOEXEC, 0);
-	while (info >= 0 && have < sizeof(text) - 1 && (n = ms_read(info, text + have, sizeof(text) - 1 - have)) > 0)
-		have += (size_t)n;
-	if (info >= 0)
-		ms_close(info);
-	text[have] = 0;
-	return info >= 0 && n == 0;
-}
-
-/* A line "tfd: N events: HEX data: HEX ..." of a set, if the number is one of ours. */
-static int sock_note_watch(int ep, const char *line)
-{
-	const char *tfd = text_after(line, "tfd:"), *events = text_after(line, "events:"), *data = text_after(line, "data:");
-	struct sock_epoll *e;
-	int fd;
-
-	if (!tfd || !events || !data)
-		return 0;
-	fd = (int)text_number(&tfd, 10);
-	if (!sock_find(fd))
-		return 0;
-	e = mem_alloc(sizeof(*e));
-	if (!e)
-		return -ENOMEM;
-	e->ep = ep;
-	e->fd = fd;
-	e->event.events = (uint32_t)text_number(&events, 16);
-	e->event.data.u64 = text_number(&data, 16);
-	e->next = epolls;
-	epolls = e;
-	return 0;
-}
-
-static int sock_note_epoll(int ep)
-{
-	int err = 0;
-
-	if (!sock_read_fdinfo(ep))
-		return -E2BIG;
-	for (const char *line = text; *line && !err; line++) {
-		err = sock_note_watch(ep, line);
-		while (*line && *line != '\n')
-			line++;
-		if (!*line)
-			break;
-	}
-	return err;
-}
-
-static bool sock_is_epoll(int fd)
-{
-	static const char name[] = "anon_inode:[eventpoll]";
-	char link[64], path[64];
-	long n;
-
-	log_format(path, sizeof(path), "/proc/self/fd/%d", fd);
-	n = ms_readlinkat(AT_FDCWD, path, link, sizeof(link));
-	return n == sizeof(name) - 1 && !__builtin_memcmp(link, name, sizeof(name) - 1) && core_next_own_fd(fd) != fd;
-}
-
-static void sock_forget_epolls(void)
-{
-	while (epolls) {
-		struct sock_epoll *e = epolls;
-
-		epolls = e->next;
-		mem_free(e, sizeof(*e));
-	}
-}
-
-static void sock_try_epoll(int fd, void *arg)
-{
-	int *err = arg;
-
-	if (!*err && sock_is_epoll(fd))
-		*err = sock_note_epoll(fd);
+	return s;
 }
 
 int sock_freeze(void)
@@ -250,7 +134,6 @@ int sock_freeze(void)
 
 	if (!sock_first())
 		return 0;
-	sock_forget_epolls();
 	for (struct sock *s = sock_first(); s; s = s->next)
 		sock_forget_numbers(s);
 	sock_each_number(sock_note_number, &count);
@@ -259,7 +142,7 @@ int sock_freeze(void)
 		err = sock_empty_pair(s);
 	}
 	if (!err)
-		sock_each_fd(sock_try_epoll, &err);
+		err = sock_epolls_note(sock_is_any);
 	return count.failed ? -ENOMEM : err;
 }
 
@@ -277,7 +160,7 @@ void sock_settle(void)
 {
 	for (struct sock *s = sock_first(); s; s = s->next)
 		sock_forget_numbers(s);
-	sock_forget_epolls();
+	sock_epolls_forget();
 	sock_sync_all();
 }
 
@@ -373,16 +256,6 @@ static void sock_remake(struct sock *s)
 		sock_listener_tell(s);
 }
 
-static void sock_watch_again(void)
-{
-	for (struct sock_epoll *e = epolls; e; e = e->next) {
-		int err = ms_epoll_ctl(e->ep, EPOLL_CTL_ADD, e->fd, &e->event);
-
-		if (err && err != -EEXIST)
-			ms_log(LOG_ERROR, "descriptor %d: cannot watch descriptor %d again: error %d", e->ep, e->fd, -err);
-	}
-}
-
 void sock_resume(void)
 {
 	struct sock *next;
@@ -396,7 +269,7 @@ void sock_resume(void)
 		else if (s->fd >= 0)
 			sock_lose_own(s);
 	}
-	sock_watch_again();
+	sock_epolls_add();
 }
 
 /* What was taken out of a pair without a library's end cannot be given to it: it is made again here too. */
@@ -408,7 +281,7 @@ void sock_thaw(void)
 		else
 			sock_refill(s);
 	}
-	sock_watch_again();
+	sock_epolls_add();
 }
 
 /* The child has copies of the library's ends; hooks.c closes them. */

@@ -86,6 +86,17 @@ void sock_options_apply(const struct sock *s, int fd, bool pair)
 			ms_setsockopt(fd, o->level, o->name, o->value, o->size);
 }
 
+/* What the leg, an IPv4 socket, does not know of the program's. */
+static bool option_is_model(const struct sock *s, int level, int name)
+{
+	return s->domain == AF_INET6 && (level == IPPROTO_IPV6 || (level == SOL_SOCKET && name == SO_DOMAIN));
+}
+
+static bool option_is_kernel(const struct sock *s, int level, int name)
+{
+	return s->kind == SOCK_IS_IDLE || (s->direct && !option_is_model(s, level, name));
+}
+
 /* A TCP socket as the program believes to have; or -errno. */
 static int option_model(const struct sock *s)
 {
@@ -102,7 +113,7 @@ int sock_option_set(struct sock *s, int fd, int level, int name, const void *val
 
 	if (size > OPTION_MAX)
 		return -EINVAL;
-	if (s->kind == SOCK_IS_IDLE) {
+	if (option_is_kernel(s, level, name)) {
 		err = ms_setsockopt(fd, level, name, value, size);
 	} else {
 		model = option_model(s);
@@ -118,17 +129,28 @@ int sock_option_set(struct sock *s, int fd, int level, int name, const void *val
 	return err;
 }
 
+static struct linger option_linger(const struct sock *s)
+{
+	struct linger linger = { 0 };
+
+	for (const struct sock_option *o = s->options; o; o = o->next)
+		if (o->level == SOL_SOCKET && o->name == SO_LINGER && o->size >= sizeof(linger))
+			__builtin_memcpy(&linger, o->value, sizeof(linger));
+	return linger;
+}
+
 bool sock_option_resets(const struct sock *s)
 {
-	struct linger linger;
+	struct linger linger = option_linger(s);
 
-	for (const struct sock_option *o = s->options; o; o = o->next) {
-		if (o->level != SOL_SOCKET || o->name != SO_LINGER || o->size < sizeof(linger))
-			continue;
-		__builtin_memcpy(&linger, o->value, sizeof(linger));
-		return linger.l_onoff && !linger.l_linger;
-	}
-	return false;
+	return linger.l_onoff && !linger.l_linger;
+}
+
+bool sock_option_lingers(const struct sock *s)
+{
+	struct linger linger = option_linger(s);
+
+	return linger.l_onoff && linger.l_linger;
 }
 
 static int option_give(int result, void *value, socklen_t *size)
@@ -148,11 +170,13 @@ int sock_option_get(struct sock *s, int fd, int level, int name, void *value, so
 		socklen_t n = sizeof(own);
 
 		s->error = 0;
-		ms_getsockopt(fd, SOL_SOCKET, SO_ERROR, &own, &n); /* its own error is ours */
-		return option_give(error, value, size);
+		ms_getsockopt(fd, SOL_SOCKET, SO_ERROR, &own, &n); /* a pair's own error is ours */
+		return option_give(s->direct && !error ? own : error, value, size);
 	}
 	if (level == SOL_SOCKET && name == SO_ACCEPTCONN)
 		return option_give(s->kind == SOCK_IS_LISTENER, value, size);
+	if (option_is_kernel(s, level, name))
+		return ms_getsockopt(fd, level, name, value, size);
 	if (level == IPPROTO_TCP && name == TCP_INFO && s->conn && s->conn->fd >= 0)
 		return ms_getsockopt(s->conn->fd, level, name, value, size);
 	model = option_model(s);

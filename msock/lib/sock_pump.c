@@ -259,13 +259,16 @@ static void sock_pulled_all(struct sock *s, long n)
 /* Bytes of the program: straight to the leg; the rest is kept. */
 static void sock_pull(struct sock *s)
 {
+	s->pull_more = false;
 	for (int i = 0; (s->gone || i < SOCK_ROUNDS) && !s->out_end && s->fd >= 0; i++) {
 		bool kept = s->out.length > 0 || !sock_is_open(s) || !stream_may_write(&s->conn->s);
 		size_t written;
 		long n;
 
-		if (kept && !s->gone)
+		if (kept && !s->gone) {
+			s->pull_more = true;
 			return;
+		}
 		n = ms_recv(s->fd, buffer, sizeof(buffer), MSG_DONTWAIT);
 		if (n == -EAGAIN)
 			return;
@@ -281,6 +284,7 @@ static void sock_pull(struct sock *s)
 			sock_cannot_write(s);
 		}
 	}
+	s->pull_more = !s->out_end;
 }
 
 /* Nobody has it any more, or it was shut both ways. */
@@ -336,7 +340,7 @@ void sock_leg_ready(struct sock *s, uint32_t events)
 
 bool sock_wants_leg(const struct sock *s)
 {
-	return !s->filler && !s->in.length && !s->conn->carry.length;
+	return !s->direct && !s->filler && !s->in.length && !s->conn->carry.length && !sock_is_settling(s);
 }
 
 bool sock_wants_room(const struct sock *s)
@@ -354,6 +358,8 @@ static uint32_t sock_events(const struct sock *s)
 		events |= EPOLLIN;
 	if (s->in.length || (s->conn && s->conn->carry.length))
 		events |= EPOLLOUT;
+	if (sock_is_settling(s))
+		events |= EPOLLOUT | EPOLLET; /* each time that the program has read something */
 	return events;
 }
 
@@ -389,7 +395,10 @@ void sock_sync(struct sock *s)
 		s->error = c->error;
 		sock_say_reset(s);
 	}
-	if (sock_is_open(s) && s->filler) {
+	if (s->direct)
+		return;
+	sock_consider(s);
+	if (sock_is_open(s) && s->filler && !s->want_swap) {
 		s->local = c->local;
 		sock_unfill(s);
 	}
@@ -407,6 +416,8 @@ void sock_sync(struct sock *s)
 		sock_end(s);
 	if (s->fd >= 0 && !s->gone)
 		engine_watch(&s->watch, s->fd, sock_events(s));
+	if (s->pull_more && sock_is_settling(s))
+		sock_pull_later(); /* no event tells of what is there already */
 }
 
 /* Something to read for accept: the program learns how many by calling it. */

@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <unistd.h>
 
+#include "lib/hooks.h"
 #include "preload/preload.h"
 #include "preload/real.h"
 
@@ -19,10 +20,16 @@ int __clone(int (*start)(void *arg), void *stack, int flags, void *arg, ...);
 
 PRELOAD_API pid_t _Fork(void)
 {
-	pid_t pid = REAL(_Fork)();
+	pid_t pid;
 
-	if (pid == 0 && preload_active())
+	if (!preload_active())
+		return REAL(_Fork)();
+	msock__before_fork();
+	pid = REAL(_Fork)();
+	if (pid == 0)
 		preload_after_fork_child();
+	else
+		msock__after_fork_parent();
 	return pid;
 }
 
@@ -45,10 +52,14 @@ static int child_clone(int (*start)(void *arg), void *stack, int flags, void *ar
 	pid_t *parent_tid = va_arg(more, pid_t *);
 	void *tls = va_arg(more, void *);
 	pid_t *child_tid = va_arg(more, pid_t *);
+	int pid;
 
 	if (flags & CLONE_VM || !preload_active())
 		return REAL(clone)(start, stack, flags, arg, parent_tid, tls, child_tid);
-	return REAL(clone)(child_entry, stack, flags, &given, parent_tid, tls, child_tid);
+	msock__before_fork();
+	pid = REAL(clone)(child_entry, stack, flags, &given, parent_tid, tls, child_tid);
+	msock__after_fork_parent();
+	return pid;
 }
 
 PRELOAD_API int clone(int (*start)(void *arg), void *stack, int flags, void *arg, ...)

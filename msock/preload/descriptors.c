@@ -57,6 +57,7 @@ PRELOAD_API int close(int fd)
 		errno = EBADF;
 		return -1;
 	}
+	sockets_closing(fd);
 	return REAL(close)(fd);
 }
 
@@ -70,6 +71,7 @@ PRELOAD_API int close_range(unsigned first, unsigned last, int flags)
 	unsigned from = first;
 	int own;
 
+	sockets_closing_range(first, last, flags);
 	if (!preload_active() || first > last || !preload_own_memory())
 		return REAL(close_range)(first, last, flags);
 	while (from <= last && from <= INT32_MAX && (own = descriptor_next(from)) >= 0 && (unsigned)own <= last) {
@@ -104,7 +106,7 @@ PRELOAD_API int dup2(int from, int to)
 {
 	if (from != to && descriptor_own(to))
 		return descriptor_busy(to);
-	sockets_duplicate(from);
+	sockets_replace(from, to);
 	return REAL(dup2)(from, to);
 }
 
@@ -117,6 +119,6 @@ PRELOAD_API int dup3(int from, int to, int flags)
 {
 	if (from != to && descriptor_own(to))
 		return descriptor_busy(to);
-	sockets_duplicate(from);
+	sockets_replace(from, to);
 	return REAL(dup3)(from, to, flags);
 }

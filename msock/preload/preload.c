@@ -105,7 +105,7 @@ void preload_init(void)
 	__atomic_store_n(&preload.ready, true, __ATOMIC_RELEASE);
 	if (preload.active) {
 		preload_unblock_kick();
-		pthread_atfork(NULL, NULL, preload_after_fork_child);
+		pthread_atfork(msock__before_fork, msock__after_fork_parent, preload_after_fork_child);
 	}
 	errno = saved;
 }

@@ -41,6 +41,7 @@ static const char *const real_names[REAL_COUNT] = {
 	REAL_NAME(dup),
 	REAL_NAME(fcntl64),
 	REAL_NAME(ioctl),
+	REAL_NAME(fclose),
 };
 
 void *real_table[REAL_COUNT];

@@ -63,6 +63,7 @@ enum real_name {
 	REAL_dup,
 	REAL_fcntl64,
 	REAL_ioctl,
+	REAL_fclose,
 	REAL_COUNT,
 };
 

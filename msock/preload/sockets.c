@@ -12,6 +12,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/close_range.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <stdarg.h>
@@ -208,7 +209,7 @@ PRELOAD_API int getsockopt(int fd, int level, int name, void *value, socklen_t *
 /* A unix socket would take an urgent byte and lose it. */
 static bool socket_refuses(int fd, int flags)
 {
-	if (!(flags & MSG_OOB) || !sockets || !msock__sock_is_stream(fd))
+	if (!(flags & MSG_OOB) || !sockets || !msock__sock_is_paired(fd))
 		return false;
 	errno = EOPNOTSUPP;
 	return true;
@@ -223,7 +224,7 @@ PRELOAD_API ssize_t sendto(int fd, const void *bytes, size_t n, int flags, const
 {
 	if (socket_refuses(fd, flags))
 		return -1;
-	if (addr && sockets && msock__sock_is_stream(fd))
+	if (addr && sockets && msock__sock_is_paired(fd))
 		addr = NULL, size = 0;
 	return REAL(sendto)(fd, bytes, n, flags, addr, size);
 }
@@ -234,7 +235,7 @@ PRELOAD_API ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 
 	if (socket_refuses(fd, flags))
 		return -1;
-	if (!msg || !msg->msg_name || !sockets || !msock__sock_is_stream(fd))
+	if (!msg || !msg->msg_name || !sockets || !msock__sock_is_paired(fd))
 		return REAL(sendmsg)(fd, msg, flags);
 	without = *msg;
 	without.msg_name = NULL;
@@ -247,6 +248,39 @@ PRELOAD_API int dup(int fd)
 	if (sockets_here())
 		msock__sock_duplicated(fd);
 	return REAL(dup)(fd);
+}
+
+void sockets_closing(int fd)
+{
+	if (sockets_here())
+		msock__sock_closing(fd);
+}
+
+/* The C library closes by itself: all that it will write must be counted. */
+PRELOAD_API int fclose(FILE *file)
+{
+	int fd = sockets && file ? fileno(file) : -1;
+
+	if (fd >= 0) {
+		fflush(file);
+		sockets_closing(fd);
+	}
+	return REAL(fclose)(file);
+}
+
+void sockets_replace(int from, int to)
+{
+	if (!sockets_here() || REAL(fcntl64)(from, F_GETFD) < 0)
+		return;
+	msock__sock_duplicated(from);
+	if (from != to)
+		msock__sock_closing(to);
+}
+
+void sockets_closing_range(unsigned first, unsigned last, int flags)
+{
+	if (!(flags & CLOSE_RANGE_CLOEXEC) && sockets_here())
+		msock__sock_closing_range(first, last);
 }
 
 void sockets_duplicate(int fd)

@@ -8,7 +8,13 @@
 /* The process is a member: what it opens from now on may be virtual. */
 void sockets_start(void);
 
-/* A descriptor is being duplicated. */
+/* A number is about to be closed or replaced. */
+void sockets_closing(int fd);
+
+void sockets_closing_range(unsigned first, unsigned last, int flags);
+
+/* A descriptor is being duplicated; under this number. */
 void sockets_duplicate(int fd);
+void sockets_replace(int from, int to);
 
 #endif

@@ -1,0 +1,600 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sock_direct.c - the stream's leg itself under the program's number, as long as nothing changes.
+ *
+ * A stream of the program is direct or paired.  Direct: the kernel's TCP
+ * socket is the program's, the library has no descriptor of it and is not
+ * asked about a single byte; what the two counted is read off TCP_INFO when
+ * it is wanted.  Paired: see sock.h; so is a stream that connects, whose leg
+ * is replaced, or with something left of an old leg.
+ *
+ * Invariants.
+ * 1. The file under a number changes only while every thread of the program
+ *    is parked in the kick's handler.  None is then in a system call: one that
+ *    was has returned, or begins again, with the number, when the thread goes
+ *    on.  So nothing is read or written past the change, and no call needs
+ *    to look at anything before it is made.
+ * 2. A direct stream is STEADY and carries nothing: its state is frozen, all
+ *    that the peer says of a relink waits (sock_hold) until it is paired.
+ * 3. It becomes direct only when everything that was on its way in the pair is
+ *    in the leg or with the program; paired when the member wants to move, the
+ *    peer speaks of a relink, or the program forks.
+ * 4. Closing a direct socket is the kernel's; the preload tells before
+ *    (sock_closing), so that the peer can be told the counts later.
+ *
+ * The threads are parked by whoever runs the engine and is no thread of the
+ * program: the agent or the mover.  The lock is not held meanwhile, since a
+ * thread that holds it parks only when it has given it back.
+ */
+#include "lib/sock.h"
+
+#include "image/image.h"
+#include "lib/agent.h"
+#include "lib/conn.h"
+#include "lib/conn_ops.h"
+#include "lib/core.h"
+#include "lib/log.h"
+#include "lib/mem.h"
+#include "lib/sock_epoll.h"
+#include "lib/sys.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+
+enum {
+	SWAP_TIMEOUT_MS = 200, /* for the threads to stop */
+	SWAP_AGAIN_MS = 1,     /* after a try that came to nothing; doubled each time */
+	SWAP_DOUBLINGS = 6,
+	SWAP_TIRED_MS = 1000,  /* the threads did not stop: bytes pass through the pairs so long */
+	COUNT_TRIES = 1000,
+	HELD_MAX = 4096,
+};
+
+enum { /* tcpi_state; linux/tcp_states.h is the kernel's own */
+	STATE_FIN_WAIT1 = 4,
+	STATE_FIN_WAIT2 = 5,
+	STATE_TIME_WAIT = 6,
+	STATE_CLOSE = 7,
+	STATE_CLOSE_WAIT = 8,
+	STATE_LAST_ACK = 9,
+	STATE_CLOSING = 11,
+};
+
+/* What the kernel has counted of a leg since its birth. */
+struct leg_counts {
+	uint64_t written, taken; /* bytes by who had it, both ways */
+	uint32_t unsent, unread; /* of them */
+	bool fin_sent;
+};
+
+/* A relink message that waits until its stream is paired. */
+struct held {
+	struct held *next;
+	uint32_t from;
+	uint64_t stream;
+	unsigned end;
+	struct stream_msg msg;
+};
+
+static unsigned wanted;   /* sockets with want_swap */
+static unsigned directs;  /* sockets that are direct; who forks waits for 0 */
+static unsigned forking; /* threads between sock_fork_begin and sock_fork_end */
+static bool swapping, due;
+static uint64_t tired_until_ns;
+static struct timer swap_timer;
+static struct held *held_first, *held_last;
+static unsigned held_count;
+
+static bool state_in(unsigned state, unsigned set)
+{
+	return set >> state & 1;
+}
+
+/* Closed by a reset that the program has not been told. */
+static bool leg_is_reset(int fd, unsigned state)
+{
+	struct pollfd p = { .fd = fd };
+
+	return state == STATE_CLOSE && ms_poll(&p, 1, 0) == 1 && p.revents & POLLERR;
+}
+
+/* False: it is none any more. Exact once nobody writes: what the peer sends meanwhile is waited out. */
+static bool leg_count(int fd, struct leg_counts *n)
+{
+	const unsigned sent = 1u << STATE_FIN_WAIT1 | 1u << STATE_FIN_WAIT2 | 1u << STATE_TIME_WAIT | 1u << STATE_CLOSE |
+			      1u << STATE_LAST_ACK | 1u << STATE_CLOSING;
+	const unsigned received = 1u << STATE_TIME_WAIT | 1u << STATE_CLOSE | 1u << STATE_CLOSE_WAIT | 1u << STATE_LAST_ACK |
+				  1u << STATE_CLOSING;
+	struct tcp_info before = { 0 }, after = { 0 };
+	int queued = 0, unread = 0;
+
+	for (int i = 0; i < COUNT_TRIES; i++) {
+		socklen_t size = sizeof(before), again = sizeof(after);
+
+		if (ms_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &before, &size) || ms_ioctl(fd, SIOCOUTQ, &queued) ||
+		    ms_ioctl(fd, FIONREAD, &unread) || ms_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &after, &again))
+			return false;
+		if (before.tcpi_bytes_acked == after.tcpi_bytes_acked &&
+		    before.tcpi_bytes_received == after.tcpi_bytes_received && before.tcpi_state == after.tcpi_state)
+			break;
+	}
+	n->fin_sent = state_in(after.tcpi_state, sent) && !leg_is_reset(fd, after.tcpi_state);
+	n->written = after.tcpi_bytes_acked + (uint64_t)queued - n->fin_sent;
+	n->taken = after.tcpi_bytes_received - state_in(after.tcpi_state, received) - (uint64_t)unread;
+	n->unsent = (uint32_t)queued;
+	n->unread = (uint32_t)unread;
+	return true;
+}
+
+static void sock_counts_begin(struct sock *s, const struct leg_counts *n)
+{
+	s->written_before = s->conn->s.written - n->written;
+	s->taken_before = s->conn->s.taken - n->taken;
+}
+
+static void sock_counts_end(struct sock *s, const struct leg_counts *n)
+{
+	s->conn->s.written = s->written_before + n->written;
+	s->conn->s.taken = s->taken_before + n->taken;
+}
+
+/* Nothing stands against it but what is still in the pair. */
+static bool sock_may_be_direct(const struct sock *s)
+{
+	const struct conn *c = s->conn;
+
+	if (forking || s->kind != SOCK_IS_STREAM || s->direct || s->shared || s->gone || s->reap || s->deaf || s->end_said || s->reset_said)
+		return false;
+	if (!c || c->phase != CONN_OPEN || c->s.state != STREAM_STEADY || c->s.self->moving || c->closed || c->confirm_left)
+		return false;
+	if (c->s.last_leg || c->s.eof || c->s.error || c->carry.length || s->in.length || s->out.length)
+		return false;
+	return s->out_end == s->fin_said && ms_clock_ns(CLOCK_MONOTONIC) >= tired_until_ns;
+}
+
+bool sock_is_settling(const struct sock *s)
+{
+	return !swapping && !s->filler && s->fd >= 0 && sock_may_be_direct(s);
+}
+
+static void sock_keep_wanting(struct sock *s)
+{
+	if (!s->want_swap)
+		wanted++;
+	s->want_swap = true;
+}
+
+static void sock_want_swap(struct sock *s)
+{
+	sock_keep_wanting(s);
+	due = true;
+	engine_poke(); /* who runs the engine may sleep */
+}
+
+void sock_forget_swap(struct sock *s)
+{
+	if (s->want_swap)
+		wanted--;
+	s->want_swap = false;
+}
+
+static void sock_swap_again(struct timer *t)
+{
+	due = true;
+	for (struct sock *s = sock_first(), *next; s; s = next) {
+		next = s->next;
+		if (s->pull_more && sock_is_settling(s)) {
+			sock_ready(&s->watch, EPOLLIN);
+		} else if (s->kind == SOCK_IS_STREAM && !s->want_swap) {
+			sock_consider(s);
+		}
+	}
+}
+
+static void sock_try_later(uint64_t ns)
+{
+	swap_timer.fire = sock_swap_again;
+	if (!swap_timer.set || swap_timer.at_ns > ms_clock_ns(CLOCK_MONOTONIC) + ns)
+		engine_timer_set(&swap_timer, ns);
+}
+
+void sock_pull_later(void)
+{
+	sock_try_later(0);
+}
+
+/* Paired, and something has changed: is it time? What the program has not read yet is waited for. */
+void sock_consider(struct sock *s)
+{
+	uint64_t now = ms_clock_ns(CLOCK_MONOTONIC);
+	int unread = 0;
+
+	if (swapping || s->want_swap || !sock_may_be_direct(s))
+		return;
+	if (s->swap_after_ns > now) {
+		sock_try_later(s->swap_after_ns - now);
+		return;
+	}
+	if (s->fd < 0 || (!s->filler && (ms_ioctl(s->fd, SIOCOUTQ, &unread) || unread)))
+		return;
+	sock_want_swap(s);
+}
+
+bool sock_swap_due(void)
+{
+	return due && wanted && !swapping && !engine_paused();
+}
+
+/* Who is told by a signal that there is something to read, and the flags. */
+static void file_copy_state(int from, int to)
+{
+	struct f_owner_ex owner = { 0 };
+
+	if (!ms_fcntl(from, F_GETOWN_EX, (long)&owner) && owner.pid)
+		ms_fcntl(to, F_SETOWN_EX, (long)&owner);
+	ms_fcntl(to, F_SETSIG, ms_fcntl(from, F_GETSIG, 0));
+	ms_fcntl(to, F_SETFL, ms_fcntl(from, F_GETFL, 0) & (O_NONBLOCK | O_ASYNC));
+}
+
+/* The leg as the program believes it to be. */
+static void leg_give(struct sock *s, int leg)
+{
+	int off = 0;
+
+	ms_setsockopt(leg, IPPROTO_TCP, TCP_NODELAY, &off, sizeof(off));
+	sock_options_apply(s, leg, false);
+}
+
+/* ... and as the library needs it. */
+static void leg_take(int leg)
+{
+	ms_fcntl(leg, F_SETFL, O_NONBLOCK);
+	leg_prepare(leg);
+}
+
+static void sock_became_direct(struct sock *s, int number, const struct leg_counts *n)
+{
+	struct stat st;
+
+	ms_fstat(number, &st);
+	sock_rename(s, st.st_ino);
+	sock_forget_swap(s);
+	s->number = number;
+	s->conn->fd = number;
+	s->direct = true;
+	s->swap_tries = 0;
+	s->filler = 0;
+	sock_counts_begin(s, n);
+	directs++;
+}
+
+static bool sock_pair_is_empty(struct sock *s, int number)
+{
+	int unread = 0, unsent = 0;
+
+	if (s->filler)
+		return true; /* nobody could write, and nobody has written to it */
+	sock_ready(&s->watch, EPOLLIN);
+	if (s->conn == NULL || !sock_may_be_direct(s))
+		return false;
+	return !ms_ioctl(number, FIONREAD, &unread) && !unread && !ms_ioctl(s->fd, FIONREAD, &unsent) && !unsent;
+}
+
+static void sock_failed_swap(struct sock *s)
+{
+	uint64_t ns = SWAP_AGAIN_MS * 1000000ull << (s->swap_tries < SWAP_DOUBLINGS ? s->swap_tries : SWAP_DOUBLINGS);
+
+	s->swap_tries++;
+	s->swap_after_ns = ms_clock_ns(CLOCK_MONOTONIC) + ns;
+	sock_try_later(ns);
+}
+
+static void sock_to_direct(struct sock *s)
+{
+	struct conn *c = s->conn;
+	int number = sock_number(s), leg;
+	struct leg_counts n;
+
+	if (number < 0 || !sock_may_be_direct(s) || !sock_pair_is_empty(s, number)) {
+		sock_failed_swap(s);
+		return;
+	}
+	leg = c->fd;
+	if (!leg_count(leg, &n)) {
+		sock_failed_swap(s);
+		return;
+	}
+	engine_watch(&c->leg, leg, 0);
+	leg_give(s, leg);
+	file_copy_state(number, leg);
+	if (s->filler)
+		s->local = c->local;
+	sock_replace_file(s, s->ino, number, leg);
+	core_own_fd(leg, false);
+	ms_close(leg);
+	sock_close_own(s);
+	sock_became_direct(s, number, &n);
+}
+
+/* No number has it any more, and nobody has told: what the peer asks about it is answered so. */
+void sock_direct_lost(struct sock *s)
+{
+	struct conn *c = s->conn;
+
+	sock_forget_swap(s);
+	s->direct = false;
+	directs--;
+	s->conn = NULL;
+	c->sock = NULL;
+	c->fd = -1;
+	c->s.error = ECONNRESET;
+	conn_ops_bury(c);
+	conn_destroy(c);
+}
+
+/* A descriptor of the library for the program's file, or -errno. */
+static int leg_dup(int number)
+{
+	int fd = (int)ms_fcntl(number, F_DUPFD_CLOEXEC, 3);
+
+	return fd < 0 ? fd : core_raise_fd(fd);
+}
+
+static void sock_to_pair(struct sock *s)
+{
+	struct conn *c = s->conn;
+	int number = sock_number(s), leg, err;
+	struct leg_counts n;
+
+	if (number < 0) {
+		sock_direct_lost(s);
+		return;
+	}
+	leg = leg_dup(number);
+	if (leg < 0 || !leg_count(leg, &n)) {
+		ms_log(LOG_WARN, "stream %lx: no descriptor for its leg: error %d", c->s.id, -leg);
+		if (leg >= 0)
+			ms_close(leg);
+		sock_keep_wanting(s);
+		sock_failed_swap(s);
+		return;
+	}
+	core_own_fd(leg, true); /* not one of the numbers that get the pair */
+	err = sock_make_pair(s, number);
+	if (err) {
+		ms_log(LOG_WARN, "stream %lx: no pair of sockets: error %d", c->s.id, -err);
+		core_own_fd(leg, false);
+		ms_close(leg);
+		sock_keep_wanting(s);
+		sock_failed_swap(s);
+		return;
+	}
+	file_copy_state(leg, number);
+	leg_take(leg);
+	s->direct = false;
+	directs--;
+	c->fd = leg;
+	sock_counts_end(s, &n);
+	if (n.fin_sent)
+		ms_shutdown(number, SHUT_WR);
+	sock_leg_ready(s, EPOLLIN); /* what the program may have looked at lies in its socket again */
+}
+
+static bool sock_wants_swap(const struct sock *s)
+{
+	return s->want_swap;
+}
+
+/* All threads are parked, the lock is held. */
+static void sock_swap_all(void)
+{
+	int err = sock_epolls_note(sock_wants_swap);
+
+	due = false;
+	if (err) {
+		ms_log(LOG_WARN, "cannot read what the program's epoll sets watch: error %d", -err);
+		tired_until_ns = ms_clock_ns(CLOCK_MONOTONIC) + SWAP_TIRED_MS * 1000000ull;
+	}
+	sock_epolls_remove();
+	for (struct sock *s = sock_first(), *next; s && !err; s = next) {
+		next = s->next;
+		if (!s->want_swap)
+			continue;
+		sock_forget_swap(s);
+		if (s->direct)
+			sock_to_pair(s);
+		else
+			sock_to_direct(s);
+	}
+	sock_epolls_add();
+	sock_epolls_forget();
+	for (struct sock *s = sock_first(); s; s = s->next)
+		if (!s->direct && s->conn)
+			conn_sync(s->conn);
+}
+
+static void sock_held_deliver(void)
+{
+	struct held *h = held_first;
+
+	held_first = held_last = NULL;
+	held_count = 0;
+	while (h) {
+		struct held *next = h->next;
+
+		conn_message_to(h->end, h->from, &h->msg);
+		mem_free(h, sizeof(*h));
+		h = next;
+	}
+}
+
+/* The threads did not stop. Who connects is shown that it is connected; the rest goes on as it is. */
+static void sock_swap_failed(const char *why)
+{
+	ms_log(LOG_INFO, "sockets stay as they are: %s", why);
+	due = false;
+	tired_until_ns = ms_clock_ns(CLOCK_MONOTONIC) + SWAP_TIRED_MS * 1000000ull;
+	for (struct sock *s = sock_first(); s; s = s->next) {
+		if (!s->want_swap || s->direct)
+			continue;
+		sock_forget_swap(s);
+		conn_sync(s->conn);
+	}
+	sock_try_later(SWAP_TIRED_MS * 1000000ull);
+}
+
+void sock_swap(void)
+{
+	char why[IMAGE_WHY] = "";
+	int err;
+
+	ms_lock_take(&core.lock);
+	if (!sock_swap_due()) {
+		ms_lock_give(&core.lock);
+		return;
+	}
+	swapping = true;
+	ms_lock_give(&core.lock);
+	err = image_pause(core.kick_signal, agent_is_ours, SWAP_TIMEOUT_MS * 1000000ull, why);
+	ms_lock_take(&core.lock);
+	if (err)
+		sock_swap_failed(why);
+	else
+		sock_swap_all();
+	swapping = false;
+	image_unpause();
+	sock_held_deliver();
+	ms_futex(&directs, FUTEX_WAKE, 1 << 30, NULL);
+	ms_lock_give(&core.lock);
+}
+
+bool sock_hold(struct conn *c, uint32_t from, const struct stream_msg *msg)
+{
+	struct held *h;
+
+	if (!c->sock || !c->sock->direct || msg->leg < c->s.leg)
+		return false;
+	sock_want_swap(c->sock);
+	h = held_count < HELD_MAX ? mem_alloc(sizeof(*h)) : NULL;
+	if (!h)
+		return true; /* it will be repeated */
+	*h = (struct held){ .from = from, .stream = c->s.id, .end = c->s.end, .msg = *msg };
+	if (held_last)
+		held_last->next = h;
+	else
+		held_first = h;
+	held_last = h;
+	held_count++;
+	return true;
+}
+
+bool sock_pair_all(void)
+{
+	for (struct sock *s = sock_first(); s; s = s->next)
+		if (s->direct)
+			sock_want_swap(s);
+	return directs == 0;
+}
+
+static void sock_share_all(void)
+{
+	for (struct sock *s = sock_first(); s; s = s->next)
+		s->shared = s->shared || s->kind == SOCK_IS_STREAM;
+}
+
+/* A child would read and write the leg behind our back: what it gets is the pair, whose other end stays here. */
+const unsigned *sock_fork_begin(void)
+{
+	forking++;
+	sock_share_all();
+	if (!sock_pair_all())
+		agent_ensure();
+	return &directs;
+}
+
+void sock_fork_end(void)
+{
+	sock_share_all(); /* what was accepted meanwhile, too */
+	forking--;
+}
+
+bool sock_accept_direct(struct sock *s, int number)
+{
+	struct conn *c = s->conn;
+	struct leg_counts n;
+
+	if (!sock_may_be_direct(s) || !leg_count(c->fd, &n))
+		return false;
+	engine_watch(&c->leg, c->fd, 0);
+	leg_give(s, c->fd);
+	ms_fcntl(c->fd, F_SETFL, ms_fcntl(number, F_GETFL, 0) & O_NONBLOCK);
+	ms_dup3(c->fd, number, ms_fcntl(number, F_GETFD, 0) & FD_CLOEXEC ? O_CLOEXEC : 0);
+	core_own_fd(c->fd, false);
+	ms_close(c->fd);
+	sock_became_direct(s, number, &n);
+	return true;
+}
+
+struct others {
+	uint64_t ino;
+	unsigned count;
+};
+
+static void sock_count_number(int fd, const struct stat *st, void *arg)
+{
+	struct others *o = arg;
+
+	o->count += st->st_ino == o->ino;
+}
+
+/* The kernel resets the peer: unread bytes, or the program wants it so. */
+static bool sock_close_resets(const struct sock *s, const struct leg_counts *n)
+{
+	return n->unread > 0 || sock_option_resets(s);
+}
+
+void sock_closing(struct sock *s, int fd)
+{
+	struct others others = { .ino = s->ino };
+	struct conn *c = s->conn;
+	struct leg_counts n;
+	int leg = -1;
+
+	if (!s->direct)
+		return;
+	if (s->duplicated)
+		sock_each_number(sock_count_number, &others);
+	if (others.count > 1)
+		return;
+	if (!leg_count(fd, &n) || sock_close_resets(s, &n)) {
+		sock_direct_lost(s);
+		sock_destroy(s);
+		return;
+	}
+	sock_counts_end(s, &n);
+	if (n.unsent > n.fin_sent && !sock_option_lingers(s))
+		leg = leg_dup(fd); /* rule 6: it is still a leg until the peer has all */
+	if (leg >= 0) {
+		sock_forget_swap(s);
+		leg_take(leg);
+		s->direct = false;
+		directs--;
+		c->fd = leg;
+		core_own_fd(leg, true);
+	} else {
+		c->s.app_fin = true;
+		c->s.error = 0;
+		sock_forget_swap(s);
+		s->direct = false;
+		directs--;
+		s->conn = NULL;
+		c->sock = NULL;
+		c->fd = -1;
+		conn_ops_bury(c);
+		conn_destroy(c);
+	}
+	sock_destroy(s);
+}

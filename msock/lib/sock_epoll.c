@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: MIT */
+#include "lib/sock_epoll.h"
+
+#include "lib/core.h"
+#include "lib/log.h"
+#include "lib/mem.h"
+#include "lib/sock.h"
+#include "lib/sys.h"
+
+#include <errno.h>
+
+enum { EPOLL_TEXT = 4096 }; /* bytes of an fdinfo file read at once; a line is shorter */
+
+/* What one of the program's epoll sets watches. */
+struct sock_epoll {
+	struct sock_epoll *next;
+	int ep, fd;
+	struct epoll_event event;
+};
+
+struct epoll_search {
+	bool (*wanted)(const struct sock *s);
+	int err;
+};
+
+static struct sock_epoll *epolls; /* owned */
+
+static uint64_t text_number(const char **at, unsigned base)
+{
+	uint64_t v = 0;
+
+	while (**at == ' ')
+		++*at;
+	for (;; ++*at) {
+		unsigned d = (unsigned)**at - '0';
+
+		if (d > 9)
+			d = base == 16 && **at >= 'a' && **at <= 'f' ? (unsigned)(**at - 'a') + 10 : 99;
+		if (d >= base)
+			return v;
+		v = v * base + d;
+	}
+}
+
+static const char *text_after(const char *at, const char *word)
+{
+	size_t n = ms_strlen(word);
+
+	for (; *at && *at != '\n'; at++)
+		if (!__builtin_strncmp(at, word, n))
+			return at + n;
+	return NULL;
+}
+
+/* A line "tfd: N events: HEX data: HEX ..." of a set, if the number is one of ours. */
+static int epoll_note_line(int ep, const char *line, const struct epoll_search *search)
+{
+	const char *tfd = text_after(line, "tfd:"), *events = text_after(line, "events:"), *data = text_after(line, "data:");
+	struct sock_epoll *e;
+	struct sock *s;
+	int fd;
+
+	if (!tfd || !events || !data)
+		return 0;
+	fd = (int)text_number(&tfd, 10);
+	s = sock_find(fd);
+	if (!s || !search->wanted(s))
+		return 0;
+	e = mem_alloc(sizeof(*e));
+	if (!e)
+		return -ENOMEM;
+	e->ep = ep;
+	e->fd = fd;
+	e->event.events = (uint32_t)text_number(&events, 16);
+	e->event.data.u64 = text_number(&data, 16);
+	e->next = epolls;
+	epolls = e;
+	return 0;
+}
+
+/* Each whole line of the text; returns the bytes of the one that is not whole. */
+static size_t epoll_note_lines(int ep, char *text, size_t have, struct epoll_search *search)
+{
+	char *line = text;
+
+	for (char *at = text; at < text + have && !search->err; at++) {
+		if (*at != '\n')
+			continue;
+		*at = 0;
+		search->err = epoll_note_line(ep, line, search);
+		line = at + 1;
+	}
+	have -= (size_t)(line - text);
+	__builtin_memmove(text, line, have);
+	return have;
+}
+
+static void epoll_note(int ep, struct epoll_search *search)
+{
+	char path[64], text[EPOLL_TEXT];
+	size_t have = 0;
+	long n = 0;
+	int info;
+
+	log_format(path, sizeof(path), "/proc/self/fdinfo/%d", ep);
+	info = ms_open(path, O_RDONLY | O_CLOEXEC, 0);
+	if (info < 0) {
+		search->err = info;
+		return;
+	}
+	while (!search->err && (n = ms_read(info, text + have, sizeof(text) - have)) > 0) {
+		have = epoll_note_lines(ep, text, have + (size_t)n, search);
+		if (have == sizeof(text))
+			search->err = -E2BIG;
+	}
+	if (n < 0)
+		search->err = (int)n;
+	ms_close(info);
+}
+
+static bool fd_is_epoll(int fd)
+{
+	static const char name[] = "anon_inode:[eventpoll]";
+	char link[64], path[64];
+	long n;
+
+	log_format(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = ms_readlinkat(AT_FDCWD, path, link, sizeof(link));
+	return n == sizeof(name) - 1 && !__builtin_memcmp(link, name, sizeof(name) - 1) && core_next_own_fd(fd) != fd;
+}
+
+static void epoll_try(int fd, void *arg)
+{
+	struct epoll_search *search = arg;
+
+	if (!search->err && fd_is_epoll(fd))
+		epoll_note(fd, search);
+}
+
+void sock_epolls_forget(void)
+{
+	while (epolls) {
+		struct sock_epoll *e = epolls;
+
+		epolls = e->next;
+		mem_free(e, sizeof(*e));
+	}
+}
+
+int sock_epolls_note(bool (*wanted)(const struct sock *s))
+{
+	struct epoll_search search = { .wanted = wanted };
+
+	sock_epolls_forget();
+	sock_each_fd(epoll_try, &search);
+	return search.err;
+}
+
+void sock_epolls_remove(void)
+{
+	for (struct sock_epoll *e = epolls; e; e = e->next)
+		ms_epoll_ctl(e->ep, EPOLL_CTL_DEL, e->fd, NULL);
+}
+
+void sock_epolls_add(void)
+{
+	for (struct sock_epoll *e = epolls; e; e = e->next) {
+		int err = ms_epoll_ctl(e->ep, EPOLL_CTL_ADD, e->fd, &e->event);
+
+		if (err && err != -EEXIST)
+			ms_log(LOG_ERROR, "descriptor %d: cannot watch descriptor %d again: error %d", e->ep, e->fd, -err);
+	}
+}

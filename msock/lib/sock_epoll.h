@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sock_epoll.h - what the program's epoll sets watch of its sockets.
+ *
+ * The kernel binds a registration to the file under a number, so it is lost
+ * when another file is put there.  /proc/self/fdinfo lists what a set watches,
+ * also what was registered past the library, and whether a one-shot has fired.
+ *
+ * No thread of the program runs from note to add.
+ */
+#ifndef MSOCK_LIB_SOCK_EPOLL_H
+#define MSOCK_LIB_SOCK_EPOLL_H
+
+#include <stdbool.h>
+
+struct sock;
+
+/* Note the registrations of the sockets of which wanted() says so. 0 or -errno. */
+int sock_epolls_note(bool (*wanted)(const struct sock *s));
+
+/* Take out of the sets what was noted: the numbers still have the files that were registered. */
+void sock_epolls_remove(void);
+
+/* Put it in again, with the files that the numbers have now. */
+void sock_epolls_add(void);
+
+void sock_epolls_forget(void);
+
+#endif
