@@ -5,10 +5,12 @@
 #include <endian.h>
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
@@ -19,12 +21,25 @@
 #include "proto/net.h"
 #include "proto/wire.h"
 
-enum { HOST_MS = 45000 }; /* the coordinator's limit for a host to join is 30 s */
+enum {
+	HOST_MS = 45000,  /* the coordinator's limit for a host to join is 30 s */
+	AGAIN_MS = 20000, /* for another coordinator after one was killed; it knows after 8 s which daemons are left */
+	AGAIN_PAUSE_MS = 20,
+};
 
 struct client {
 	int fd;
+	bool lost; /* the other end has closed it */
 	char job[128];
 };
+
+static long now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
 
 static int dial(const char *dir, const char *job)
 {
@@ -34,27 +49,65 @@ static int dial(const char *dir, const char *job)
 	if ((size_t)snprintf(to.sun_path, sizeof(to.sun_path), "%s/%s/coord.sock", dir, job) < sizeof(to.sun_path) &&
 	    fd >= 0 && !connect(fd, (struct sockaddr *)&to, sizeof(to)))
 		return fd;
-	if (fd >= 0)
+	if (fd >= 0) {
+		int keep = errno;
+
 		close(fd);
+		errno = keep;
+	}
 	return -1;
+}
+
+static void pause_ms(long ms)
+{
+	nanosleep(&(struct timespec){ ms / 1000, ms % 1000 * 1000000 }, NULL);
+}
+
+static int say_hello(struct client *c)
+{
+	Ms__Hello hello = MS__HELLO__INIT;
+
+	hello.role = "tool";
+	hello.version = MS_WIRE_VERSION;
+	return client_send(c, LINK_MSG(HELLO, hello, &hello));
+}
+
+/* Whoever would start another coordinator is still there; only looked at when nobody listens in a job's directory. */
+static bool may_come_back(const char *dir, const char *job)
+{
+	char path[4096], text[512] = "";
+	int pid = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/%s/job.json", dir, job);
+	f = fopen(path, "re");
+	if (!f)
+		return false;
+	if (fgets(text, sizeof(text), f) && strstr(text, "\"mpiexec\":"))
+		sscanf(strstr(text, "\"mpiexec\":"), "\"mpiexec\":%d", &pid);
+	fclose(f);
+	return pid > 0 && (!kill(pid, 0) || errno == EPERM);
 }
 
 /* Look through the user's jobs for the one that is meant; directories that nobody serves are of jobs that have ended.
  */
-static int search(struct client *c, const char *dir, const char *job, char *why, size_t size)
+static int look_through(struct client *c, const char *dir, const char *job, bool *wait)
 {
 	DIR *list = opendir(dir);
 	struct dirent *e;
 	int live = 0;
 
+	*wait = false;
 	while (list && (e = readdir(list))) {
 		int fd;
 
 		if (e->d_name[0] == '.' || (job && strcmp(job, e->d_name)))
 			continue;
 		fd = dial(dir, e->d_name);
-		if (fd < 0)
+		if (fd < 0) {
+			*wait = *wait || (errno == ECONNREFUSED && may_come_back(dir, e->d_name));
 			continue;
+		}
 		live++;
 		if (c->fd >= 0)
 			close(c->fd);
@@ -63,6 +116,18 @@ static int search(struct client *c, const char *dir, const char *job, char *why,
 	}
 	if (list)
 		closedir(list);
+	return live;
+}
+
+/* A job whose coordinator was just killed gets another. */
+static int search(struct client *c, const char *dir, const char *job, char *why, size_t size)
+{
+	long end = now_ms() + AGAIN_MS;
+	bool wait;
+	int live;
+
+	while ((live = look_through(c, dir, job, &wait)) == 0 && wait && now_ms() < end)
+		pause_ms(AGAIN_PAUSE_MS);
 	if (live == 1)
 		return 0;
 	if (live > 1)
@@ -75,23 +140,60 @@ static int search(struct client *c, const char *dir, const char *job, char *why,
 	return -1;
 }
 
+bool client_again(struct client *c)
+{
+	long end = now_ms() + AGAIN_MS;
+	char dir[2048];
+
+	if (!c->lost)
+		return false;
+	helpers_rundir(dir, sizeof(dir));
+	if (c->fd >= 0)
+		close(c->fd);
+	c->fd = -1;
+	while (c->fd < 0 && may_come_back(dir, c->job) && now_ms() < end) {
+		c->fd = dial(dir, c->job);
+		if (c->fd < 0)
+			pause_ms(AGAIN_PAUSE_MS);
+	}
+	c->lost = c->fd < 0;
+	return c->fd >= 0 && !say_hello(c);
+}
+
+Ms__Msg *client_ask(struct client *c, const Ms__Msg *msg, int timeout_ms)
+{
+	for (;;) {
+		Ms__Msg *answer = client_send(c, msg) ? NULL : client_receive(c, timeout_ms);
+
+		if (answer || !client_again(c))
+			return answer;
+	}
+}
+
+uint64_t client_move_id(void)
+{
+	uint64_t id = 0;
+
+	while (!id)
+		if (getrandom(&id, sizeof(id), 0) != sizeof(id))
+			id = (uint64_t)now_ms() << 22 ^ (uint64_t)getpid();
+	return id;
+}
+
 struct client *client_open(const char *job, char *why, size_t size)
 {
 	struct client *c = calloc(1, sizeof(*c));
-	Ms__Hello hello = MS__HELLO__INIT;
 	char dir[2048];
 
 	if (!c)
 		return NULL;
 	c->fd = -1;
 	helpers_rundir(dir, sizeof(dir));
-	hello.role = "tool";
-	hello.version = MS_WIRE_VERSION;
 	if (search(c, dir, job, why, size)) {
 		client_close(c);
 		return NULL;
 	}
-	if (client_send(c, LINK_MSG(HELLO, hello, &hello))) {
+	if (say_hello(c)) {
 		snprintf(why, size, "job %s has ended", c->job);
 		client_close(c);
 		return NULL;
@@ -118,21 +220,14 @@ int client_send(struct client *c, const Ms__Msg *msg)
 	uint32_t head = htole32((uint32_t)size);
 	ssize_t n;
 
-	if (!frame)
+	if (!frame || c->fd < 0)
 		return -1;
 	memcpy(frame, &head, sizeof(head));
 	ms__msg__pack(msg, frame + sizeof(head));
 	n = send(c->fd, frame, size + sizeof(head), MSG_NOSIGNAL);
 	free(frame);
+	c->lost = c->lost || n < 0;
 	return n == (ssize_t)(size + sizeof(head)) ? 0 : -1;
-}
-
-static long now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
 static int read_all(struct client *c, void *dst, size_t size, long end_ms)
@@ -147,8 +242,10 @@ static int read_all(struct client *c, void *dst, size_t size, long end_ms)
 		if (left < 0 || poll(&p, 1, (int)left) <= 0)
 			return -1;
 		n = read(c->fd, (char *)dst + done, size - done);
-		if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN))
+		if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN)) {
+			c->lost = true;
 			return -1;
+		}
 		done += n > 0 ? (size_t)n : 0;
 	}
 	return 0;
@@ -173,7 +270,7 @@ Ms__Msg *client_receive(struct client *c, int timeout_ms)
 
 static int ask_host(struct client *c, Ms__HostRequest *q, bool *unknown, char *why, size_t size)
 {
-	Ms__Msg *msg = client_send(c, LINK_MSG(HOST_REQUEST, host_request, q)) ? NULL : client_receive(c, HOST_MS);
+	Ms__Msg *msg = client_ask(c, LINK_MSG(HOST_REQUEST, host_request, q), HOST_MS);
 	int rc = -1;
 
 	if (!msg || msg->body_case != MS__MSG__BODY_HOST_ANSWER) {

@@ -3,6 +3,7 @@
 #ifndef LAUNCHER_CLIENT_H
 #define LAUNCHER_CLIENT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "proto/control.pb-c.h"
@@ -16,6 +17,16 @@ const char *client_job(const struct client *c);
 int client_send(struct client *c, const Ms__Msg *msg);
 /* The next message, to be freed with ms__msg__free_unpacked; NULL: none in time, or the job has ended. */
 Ms__Msg *client_receive(struct client *c, int timeout_ms);
+
+/*
+ * After a failure: if the coordinator was killed, wait for the one that is started in its place, and call that. False: there is none, or
+ * it was no matter of the coordinator's. What was asked for is to be asked again.
+ */
+bool client_again(struct client *c);
+/* Send and receive, once more with another coordinator. */
+Ms__Msg *client_ask(struct client *c, const Ms__Msg *msg, int timeout_ms);
+/* For MoveRequest.id: never 0. */
+uint64_t client_move_id(void);
 
 /* The host is in the job, or joins it now if its name has an address. 0, or -1 with one line in why. */
 int client_host(struct client *c, const char *host, char *why, size_t size);

@@ -20,6 +20,7 @@ TAILQ_HEAD(master_list, master);
 
 struct coord {
 	struct event_base *base;
+	struct event *stdin_ended;
 	char job[80];
 	char *launcher_exec;
 	char **launch_args;
@@ -29,6 +30,7 @@ struct coord {
 	uint8_t secret[SEAL_SECRET];
 	char dir[4096];
 	int dir_records; /* records.jsonl */
+	int dir_journal; /* journal.jsonl; -1: it could not be written, so no coordinator comes after us */
 	bool records_failed; /* the last line could not be written */
 	int kept_records; /* MSOCK_RECORDS: the same lines, for good; -1: not asked for */
 	const char *fault; /* MSOCK_FAULT or "" */
@@ -41,6 +43,10 @@ struct coord {
 	struct move_list moves;
 	struct census_list censuses;
 	uint64_t requests; /* numbers of pings and censuses */
+	bool secret_given; /* by mpiexec: it starts us again if we are killed */
+	bool again;        /* the coordinator before us was killed: what there is of the job is found, not made */
+	bool last;         /* none comes after us */
+	bool over; /* mpiexec ended before we knew everything: the end waits for that */
 	bool ready, ending;
 };
 

@@ -12,12 +12,14 @@
 #include "master.h"
 #include "history.h"
 #include "join.h"
+#include "journal.h"
 #include "move.h"
 #include "proto/door.h"
 #include "proto/helpers.h"
 #include "proto/log.h"
 #include "proto/net.h"
 #include "rank.h"
+#include "recover.h"
 #include "tool.h"
 
 enum { HOST_GRACE_S = 1 };
@@ -78,16 +80,18 @@ void host_resolve_all(struct coord *c)
 		h->ip = c->ip;
 }
 
-static void host_lost(struct host *h, const char *why)
+void host_lost(struct host *h, const char *why)
 {
 	if (h->lost || h->c->ending)
 		return;
 	if (join_failed(h, why))
 		return;
 	h->lost = true;
-	if (!h->c->ready)
+	if (!h->c->ready && !h->c->again)
 		coord_fail(h->c, "host %s: %s", h->name, why);
 	log_say(LOG_INFO, "host %s is lost: %s", h->name, why);
+	journal_host_gone(h);
+	shell_close(&h->shell);
 	move_host_lost(h, why);
 	rank_host_lost(h, why);
 	tool_host_lost(h);
@@ -134,6 +138,7 @@ void host_drop(struct host *h)
 		link_destroy(h->link);
 	h->link = NULL;
 	shell_close(&h->shell);
+	journal_host_gone(h);
 }
 
 void host_start_all(struct coord *c)
@@ -180,6 +185,9 @@ static void daemon_message(struct link *l, const Ms__Msg *msg, void *user)
 	case MS__MSG__BODY_PING:
 		move_pong(h, msg->ping->request);
 		break;
+	case MS__MSG__BODY_PRESENT:
+		recover_present(h, msg->present);
+		break;
 	case MS__MSG__BODY_STATS:
 		tool_stats(h, msg->stats);
 		break;
@@ -202,6 +210,15 @@ static void daemon_down(struct link *l, const char *why, void *user)
 
 static const struct link_ops daemon_ops = { .on_message = daemon_message, .on_down = daemon_down };
 
+void host_take(struct host *h, struct link *l, const Ms__Hello *hello)
+{
+	h->link = l;
+	h->mesh_port = (uint16_t)hello->port;
+	free(h->says);
+	h->says = strdup(hello->says);
+	link_set_user(l, &daemon_ops, h);
+}
+
 static void guest_message(struct link *l, const Ms__Msg *msg, void *user)
 {
 	struct guest *g = user;
@@ -215,11 +232,8 @@ static void guest_message(struct link *l, const Ms__Msg *msg, void *user)
 		if (!master_hello(c, l, hello))
 			goto refuse;
 	} else if (!strcmp(hello->role, "daemon") && (h = host_find(c, hello->host)) && !h->link && !h->lost) {
-		h->link = l;
-		h->mesh_port = (uint16_t)hello->port;
-		free(h->says);
-		h->says = strdup(hello->says);
-		link_set_user(l, &daemon_ops, h);
+		host_take(h, l, hello);
+		journal_host(h);
 	} else {
 		goto refuse;
 	}
@@ -291,6 +305,7 @@ void host_welcome_all(struct coord *c)
 		w.n_masters = count;
 		w.port_low = c->port_low;
 		w.port_high = c->port_high;
+		w.last = c->last;
 		link_send(h->link, LINK_MSG(WELCOME, welcome, &w));
 	}
 	free(list);
@@ -319,8 +334,12 @@ static void grace_cb(evutil_socket_t fd, short what, void *arg)
 {
 	struct host *h = arg;
 
+	Ms__Shutdown bye = MS__SHUTDOWN__INIT;
+
 	if (!h->link)
 		return;
+	link_send(h->link, LINK_MSG(SHUTDOWN, shutdown, &bye)); /* without its shell it may live */
+	link_flush(h->link, 100);
 	link_destroy(h->link);
 	h->link = NULL;
 	host_lost(h, "its daemon or remote shell has ended");

@@ -15,6 +15,7 @@ struct host {
 	struct shell shell;
 	struct link *link; /* NULL: not up (yet, or any more) */
 	bool lost;
+	bool present;      /* it has told a coordinator that was started again what it has */
 	bool dropped;      /* left the job: nobody finds it any more; lost, too */
 	struct join *join; /* it is on its way into a running job; owned by join.c */
 	struct event *grace; /* its process has ended, the link not yet */
@@ -39,6 +40,10 @@ bool host_all_up(struct coord *c);
 /* Send Welcome to all; again when a master has another place. */
 void host_welcome_all(struct coord *c);
 void host_send_all(struct coord *c, const Ms__Msg *msg);
+/* Its daemon has called, or was called. */
+void host_take(struct host *h, struct link *l, const Ms__Hello *hello);
+/* Its daemon, link or shell is gone: what was there is lost. */
+void host_lost(struct host *h, const char *why);
 void host_reaped(struct coord *c, pid_t pid, int status);
 /* Its place for others; host is borrowed. */
 Ms__Place host_place(const struct host *h);

@@ -44,9 +44,28 @@ static int keep_records(struct coord *c, char *why, size_t size)
 	return -1;
 }
 
+static int open_file(struct coord *c, const char *name, char *why, size_t size)
+{
+	char path[4200];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", c->dir, name);
+	fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	if (fd < 0)
+		snprintf(why, size, "cannot make %s: %s", path, strerror(errno));
+	return fd;
+}
+
+static int open_files(struct coord *c, char *why, size_t size)
+{
+	c->dir_records = open_file(c, "records.jsonl", why, size);
+	c->dir_journal = open_file(c, "journal.jsonl", why, size);
+	return c->dir_records < 0 || c->dir_journal < 0 ? -1 : keep_records(c, why, size);
+}
+
 int jobdir_create(struct coord *c, char *why, size_t size)
 {
-	char parent[2048], path[4200];
+	char parent[2048];
 
 	helpers_rundir(parent, sizeof(parent));
 	if (make_user_dir(parent, why, size))
@@ -57,13 +76,18 @@ int jobdir_create(struct coord *c, char *why, size_t size)
 		*c->dir = 0;
 		return -1;
 	}
-	snprintf(path, sizeof(path), "%s/records.jsonl", c->dir);
-	c->dir_records = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-	if (c->dir_records < 0) {
-		snprintf(why, size, "cannot make %s: %s", path, strerror(errno));
+	return open_files(c, why, size);
+}
+
+int jobdir_open(struct coord *c, char *why, size_t size)
+{
+	char parent[2048];
+
+	helpers_rundir(parent, sizeof(parent));
+	if (make_user_dir(parent, why, size))
 		return -1;
-	}
-	return keep_records(c, why, size);
+	snprintf(c->dir, sizeof(c->dir), "%s/%s", parent, c->job);
+	return open_files(c, why, size);
 }
 
 int jobdir_write_job(struct coord *c)
@@ -120,6 +144,26 @@ int jobdir_record(struct coord *c, json_t *record)
 	}
 	free(line);
 	return rc;
+}
+
+void jobdir_note(struct coord *c, json_t *line)
+{
+	char *text = json_dumps(line, JSON_COMPACT), path[4200];
+	size_t size = text ? strlen(text) : 0;
+
+	json_decref(line);
+	if (text)
+		text[size] = '\n';
+	if (c->dir_journal >= 0 && (!text || write_line(c->dir_journal, text, size + 1))) {
+		/* Half of the truth is worse than none: without the file nobody takes over. */
+		log_say(LOG_ERROR, "cannot write to %s/journal.jsonl: %s; if the coordinator dies the job ends", c->dir,
+			strerror(errno));
+		snprintf(path, sizeof(path), "%s/journal.jsonl", c->dir);
+		unlink(path);
+		close(c->dir_journal);
+		c->dir_journal = -1;
+	}
+	free(text);
 }
 
 void jobdir_remove(struct coord *c)

@@ -216,6 +216,15 @@ uint32_t master_address(struct coord *c)
 	return best ? best->net + ++best->given : 0;
 }
 
+void master_taken(struct coord *c, uint32_t virtual_ip)
+{
+	struct master *s;
+
+	TAILQ_FOREACH(s, &c->masters, entry)
+	if (serves(s, virtual_ip) && virtual_ip - s->net > s->given)
+		s->given = virtual_ip - s->net;
+}
+
 bool master_reaped(struct coord *c, pid_t pid, int status)
 {
 	struct master *s;

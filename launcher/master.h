@@ -41,6 +41,8 @@ bool master_all_up(const struct coord *c);
 void master_send(struct coord *c, uint32_t virtual_ip, const Ms__Msg *msg);
 /* A virtual address that nobody has, of each subnet in turn. 0: there is none left. */
 uint32_t master_address(struct coord *c);
+/* Somebody has the address already: of a coordinator before us. */
+void master_taken(struct coord *c, uint32_t virtual_ip);
 /* A child has ended; false if it is no master's. */
 bool master_reaped(struct coord *c, pid_t pid, int status);
 /* The coordinator ends: tell all, and close their standard input. */

@@ -11,7 +11,9 @@
 
 #include "history.h"
 #include "jobdir.h"
+#include "journal.h"
 #include "proto/log.h"
+#include "recover.h"
 #include "step.h"
 
 enum { MOVE_FLUSH_MS = 1000, MOVE_PING_S = 3, MOVE_TIMEOUT_MS = 60000, MOVE_DRAIN_MS = 50 };
@@ -48,6 +50,7 @@ struct move {
 	Ms__MoveReport report; /* strings are set when it is sent */
 	char tracking[16];
 	Ms__Checked checked; /* of a check */
+	struct journal_move *origin; /* borrowed; the coordinator before us accepted it: how it ended is noted there. NULL: we did */
 	bool relinked, mirror, mirror_done;
 };
 
@@ -194,6 +197,8 @@ static json_t *make_record(const struct move *v, const Ms__WantCommit *w, const 
 		json_array_append_new(streams, json_pack("[I, i, s]", (json_int_t)leg->stream, (int)leg->leg,
 							 leg->mirrored ? "mirrored" : "drained"));
 	}
+	json_object_set_new(record, "image_bytes", json_integer((json_int_t)w->image->image_bytes));
+	json_object_set_new(record, "rounds", json_integer(w->image->rounds));
 	json_object_set_new(record, "image_sum", json_integer((json_int_t)w->image->sum));
 	json_object_set_new(record, "virtual_ip", json_integer(v->rank->virtual_ip));
 	json_object_set_new(record, "ip", json_integer(w->serving->ip));
@@ -220,6 +225,8 @@ static void abort_move(struct move *v, const char *reason)
 	bool begun = v->state == MOVE_BEGUN;
 
 	set_state(v, MOVE_ABORTED);
+	if (v->origin)
+		v->origin->reason = strdup(reason);
 	if (begun) {
 		jobdir_record(v->c, make_record(v, NULL, reason));
 		step(v, MS_STEP_RECORDED, false, 0, 0);
@@ -249,6 +256,11 @@ static void commit_move(struct move *v, const Ms__WantCommit *w)
 	step(v, MS_STEP_TOLD_ONE, true, 0, 0);
 	send_outcome(v->from, r->id, v->m, true, "");
 	step(v, MS_STEP_TOLD, true, 0, 0);
+	if (v->origin) {
+		v->origin->committed = true;
+		v->origin->image_bytes = w->image->image_bytes;
+		v->origin->rounds = w->image->rounds;
+	}
 	v->report.image_bytes = w->image->image_bytes;
 	v->report.rounds = w->image->rounds;
 	v->report.drained = w->image->drained;
@@ -263,8 +275,7 @@ static void commit_move(struct move *v, const Ms__WantCommit *w)
 	rank_decided(r, v->m, v->to, w);
 }
 
-/* A move whose record is there already: say it again. */
-static void repeat_outcome(struct host *h, uint32_t member, uint64_t m)
+void move_repeat_outcome(struct host *h, uint32_t member, uint64_t m)
 {
 	struct rank *r = rank_find(h->c, member);
 
@@ -279,7 +290,7 @@ void move_want_commit(struct host *h, const Ms__WantCommit *w)
 	if (v && v->state == MOVE_BEGUN && v->to == h)
 		commit_move(v, w);
 	else if (w->image)
-		repeat_outcome(h, w->image->member, w->image->m);
+		move_repeat_outcome(h, w->image->member, w->image->m);
 }
 
 void move_want_abort(struct host *h, const Ms__WantAbort *w)
@@ -289,7 +300,7 @@ void move_want_abort(struct host *h, const Ms__WantAbort *w)
 	if (v && v->state == MOVE_BEGUN)
 		abort_move(v, w->reason);
 	else
-		repeat_outcome(h, w->member, w->m);
+		move_repeat_outcome(h, w->member, w->m);
 }
 
 static void begin(struct move *v)
@@ -392,6 +403,43 @@ static bool acceptable(struct coord *c, struct link *tool, const Ms__MoveRequest
 	return false;
 }
 
+/* It was asked for already, by this tool, of us or the coordinator before us. */
+static bool take_tool_again(struct coord *c, struct link *tool, const Ms__MoveRequest *q)
+{
+	struct move *v;
+
+	LIST_FOREACH(v, &c->moves, entry)
+	if (q->id && v->request.id == q->id)
+		break;
+	if (!v)
+		return false;
+	v->tool = tool;
+	v->events = q->events;
+	return true;
+}
+
+static struct move *move_create(struct rank *r, uint64_t m, struct host *from, struct host *to, const char *fault)
+{
+	struct move *v = calloc(1, sizeof(*v));
+
+	if (!v || !(v->fault = strdup(fault)))
+		log_die("out of memory");
+	clock_gettime(CLOCK_MONOTONIC, &v->began);
+	v->c = r->c;
+	v->rank = r;
+	v->m = m;
+	v->from = from;
+	v->to = to;
+	ms__move_request__init(&v->request);
+	ms__move_options__init(&v->options);
+	ms__move_report__init(&v->report);
+	strcpy(v->tracking, "none");
+	v->timer = evtimer_new(r->c->base, timer_cb, v);
+	r->move = v;
+	LIST_INSERT_HEAD(&r->c->moves, v, entry);
+	return v;
+}
+
 void move_request(struct coord *c, struct link *tool, const Ms__MoveRequest *q)
 {
 	struct rank *r = rank_find(c, MS_MEMBER(q->world, q->rank));
@@ -399,25 +447,17 @@ void move_request(struct coord *c, struct link *tool, const Ms__MoveRequest *q)
 	Ms__Ping ping = MS__PING__INIT;
 	struct move *v;
 
-	if (!acceptable(c, tool, q, r, to))
+	if (take_tool_again(c, tool, q) || recover_report(c, tool, q) || !acceptable(c, tool, q, r, to))
 		return;
-	v = calloc(1, sizeof(*v));
-	if (!v || !(v->fault = strdup(*q->fault ? q->fault : c->fault)))
-		log_die("out of memory");
-	clock_gettime(CLOCK_MONOTONIC, &v->began);
-	v->c = c;
-	v->rank = r;
-	v->from = r->host;
-	v->to = to;
+	v = move_create(r, ++r->m, r->host, to, *q->fault ? q->fault : c->fault);
 	v->tool = tool;
-	v->m = ++r->m;
 	v->ping = ++c->requests;
 	v->request = *q;
 	if (!v->request.timeout_ms)
 		v->request.timeout_ms = MOVE_TIMEOUT_MS;
 	if (!v->request.drain_ms) /* without a mirror there is nothing else to do than to wait */
 		v->request.drain_ms = q->via == MS_VIA_DRAIN ? v->request.timeout_ms / 2 : MOVE_DRAIN_MS;
-	ms__move_options__init(&v->options);
+	journal_move(r, to, v->m, q->id, v->request.timeout_ms);
 	if (q->options) {
 		v->options.flags = q->options->flags;
 		v->options.max_freeze_us = q->options->max_freeze_us;
@@ -425,15 +465,37 @@ void move_request(struct coord *c, struct link *tool, const Ms__MoveRequest *q)
 	}
 	v->options.flags |= q->check ? MS_MOVE_CHECK : 0;
 	v->events = q->events;
-	ms__move_report__init(&v->report);
-	strcpy(v->tracking, "none");
-	v->timer = evtimer_new(c->base, timer_cb, v);
-	r->move = v;
-	LIST_INSERT_HEAD(&c->moves, v, entry);
 	set_timer(v, v->request.timeout_ms < MOVE_PING_S * 1000 ? v->request.timeout_ms : MOVE_PING_S * 1000);
 	ping.request = v->ping;
 	link_send(to->link, LINK_MSG(PING, ping, &ping));
 	step(v, MS_STEP_ACCEPTED, 0, 0, 0);
+}
+
+void move_restore(struct journal_move *j, bool begun)
+{
+	struct move *v = move_create(j->rank, j->m, j->from, j->to, "");
+
+	v->request.timeout_ms = j->timeout_ms;
+	v->request.id = j->id;
+	v->origin = j;
+	v->state = MOVE_BEGUN; /* before `begun` is known the daemons may have heard of it: there is to be a record */
+	if (begun)
+		set_timer(v, j->timeout_ms);
+	else
+		abort_move(v, "the coordinator was killed before it began");
+}
+
+void move_restore_committed(struct journal_move *j, bool mirror)
+{
+	struct move *v = move_create(j->rank, j->m, j->from, j->to, "");
+
+	v->state = MOVE_COMMITTED;
+	v->request.timeout_ms = j->timeout_ms;
+	v->request.id = j->id;
+	v->report.image_bytes = j->image_bytes;
+	v->report.rounds = j->rounds;
+	v->mirror = mirror;
+	set_timer(v, j->timeout_ms);
 }
 
 void move_tool_gone(struct coord *c, struct link *tool)

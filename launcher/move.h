@@ -18,6 +18,16 @@ void move_tool_gone(struct coord *c, struct link *tool);
 /* Does a move that is not over come from the host or go there? */
 bool move_touches(const struct host *h);
 
+struct journal_move;
+/*
+ * A coordinator that was started again, and a move that the one before had accepted: without a record (it goes on if the source's
+ * daemon has begun it, else it is ABORTED), or with COMMITTED.
+ */
+void move_restore(struct journal_move *j, bool begun);
+void move_restore_committed(struct journal_move *j, bool mirror);
+/* To a daemon that asks, or may not know: the record of move m, if there is one. */
+void move_repeat_outcome(struct host *h, uint32_t member, uint64_t m);
+
 void move_pong(struct host *h, uint64_t request);
 void move_want_commit(struct host *h, const Ms__WantCommit *w);
 void move_want_abort(struct host *h, const Ms__WantAbort *w);

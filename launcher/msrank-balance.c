@@ -105,7 +105,7 @@ static void pause_ms(long ms)
 static Ms__Msg *look(struct client *c)
 {
 	Ms__PsRequest ask = MS__PS_REQUEST__INIT;
-	Ms__Msg *msg = client_send(c, LINK_MSG(PS_REQUEST, ps_request, &ask)) ? NULL : client_receive(c, ANSWER_MS);
+	Ms__Msg *msg = client_ask(c, LINK_MSG(PS_REQUEST, ps_request, &ask), ANSWER_MS);
 
 	if (msg && msg->body_case != MS__MSG__BODY_PS_REPLY) {
 		ms__msg__free_unpacked(msg, NULL);
@@ -206,9 +206,8 @@ static bool move(struct client *client, const struct cluster *c, const struct ba
 	q.rank = MS_MEMBER_RANK(member);
 	q.host = (char *)c->hosts[s->to].name;
 	q.timeout_ms = MOVE_MS;
-	msg = client_send(client, LINK_MSG(MOVE_REQUEST, move_request, &q))
-		      ? NULL
-		      : client_receive(client, MOVE_MS + MOVE_GRACE_MS);
+	q.id = client_move_id();
+	msg = client_ask(client, LINK_MSG(MOVE_REQUEST, move_request, &q), MOVE_MS + MOVE_GRACE_MS);
 	if (msg && msg->body_case == MS__MSG__BODY_MOVE_REPORT) {
 		moved = msg->move_report->committed;
 		if (!moved)

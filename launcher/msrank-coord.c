@@ -6,7 +6,8 @@
  *
  * stdin, one item a line, `end` last (then it stays open: its end of file ends
  * the job everywhere):
- *   job ID | launcher-exec CMD | launch-arg ARG | iface X | port-range LO HI | host NAME | end
+ *   job ID | secret HEX | again | launcher-exec CMD | launch-arg ARG | iface X | port-range LO HI | host NAME | end
+ * secret: whoever starts us keeps it, and starts us again with the same lines and `again` if we are killed.
  * stdout: `ready DIR` or `error TEXT`.
  */
 #include <errno.h>
@@ -25,6 +26,7 @@
 #include "host.h"
 #include "jobdir.h"
 #include "master.h"
+#include "recover.h"
 #include "proto/conf.h"
 #include "proto/log.h"
 #include "tool.h"
@@ -40,6 +42,16 @@ static void note_end(struct coord *c, pid_t pid)
 	TAILQ_FOREACH(h, &c->hosts, entry)
 	if (h->shell.pid == pid)
 		h->shell.pid = 0;
+}
+
+/* Daemons that another coordinator has started are no children of ours: their links end when they have. */
+static void end_adopted(struct coord *c)
+{
+	struct host *h;
+
+	TAILQ_FOREACH(h, &c->hosts, entry)
+	if (h->present)
+		link_await_end(h->link, COORD_END_MS);
 }
 
 /* Wait until daemons, remote shells and master have ended; kill what is left. */
@@ -83,6 +95,7 @@ void coord_end(struct coord *c, int code)
 		shell_close(&h->shell);
 	}
 	master_end_all(c);
+	end_adopted(c);
 	end_children(c);
 	jobdir_remove(c);
 	_exit(code);
@@ -105,10 +118,16 @@ void coord_fail(struct coord *c, const char *format, ...)
 
 void coord_check_ready(struct coord *c)
 {
-	if (c->ready || !master_all_up(c) || !host_all_up(c))
+	if (c->ready || !master_all_up(c) || !(c->again ? recover_all_known(c) : host_all_up(c)))
 		return;
-	host_welcome_all(c);
 	c->ready = true;
+	if (c->again)
+		recover_decide(c);
+	host_welcome_all(c);
+	if (c->over)
+		coord_end(c, 0);
+	if (c->again)
+		tool_listen(c); /* whoever calls from now on is answered by one who knows everything */
 	dprintf(STDOUT_FILENO, "ready %s\n", c->dir);
 }
 
@@ -120,18 +139,23 @@ static void start_timeout(evutil_socket_t fd, short what, void *arg)
 	if (c->ready)
 		return;
 	TAILQ_FOREACH(h, &c->hosts, entry)
-	if (!h->link)
+	if (!h->link && !c->again)
 		coord_fail(c, "host %s: no msdaemon came up in %d s", h->name, COORD_START_S);
 	coord_fail(c, "the address server did not come up in %d s", COORD_START_S);
 }
 
 static void stdin_cb(evutil_socket_t fd, short what, void *arg)
 {
+	struct coord *c = arg;
 	char buf[256];
 	ssize_t n = read(fd, buf, sizeof(buf));
 
-	if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN))
-		coord_end(arg, 0);
+	if (n > 0 || (n < 0 && (errno == EINTR || errno == EAGAIN)))
+		return;
+	if (!c->again || c->ready)
+		coord_end(c, 0);
+	c->over = true; /* daemons that were not told would wait for another coordinator */
+	event_del(c->stdin_ended);
 }
 
 static void sigterm_cb(evutil_socket_t signo, short what, void *arg)
@@ -155,16 +179,29 @@ static bool good_name(const char *s)
 	return n > 0 && n < 64 && !s[n] && s[0] != '.';
 }
 
+static bool take_secret(struct coord *c, char *hex)
+{
+	size_t bytes = 0;
+	bool good = !sodium_hex2bin(c->secret, sizeof(c->secret), hex, strlen(hex), NULL, &bytes, NULL) && bytes == sizeof(c->secret);
+
+	sodium_memzero(hex, strlen(hex));
+	return good;
+}
+
 static bool take_item(struct coord *c, char *line)
 {
 	char *value = strchr(line, ' ');
 	unsigned low, high;
 
+	if (!strcmp(line, "again"))
+		return c->again = true;
 	if (!value)
 		return false;
 	*value++ = 0;
 	if (!strcmp(line, "job") && good_name(value))
 		snprintf(c->job, sizeof(c->job), "%s", value);
+	else if (!strcmp(line, "secret"))
+		return c->secret_given = take_secret(c, value);
 	else if (!strcmp(line, "launcher-exec"))
 		c->launcher_exec = strdup(value);
 	else if (!strcmp(line, "launch-arg")) {
@@ -218,7 +255,7 @@ static void on_event(struct coord *c, int fd_or_signal, short what, event_callba
 int main(void)
 {
 	static const int ignored[] = { SIGPIPE, SIGINT, SIGQUIT, SIGTSTP, SIGHUP };
-	static struct coord c = { .dir_records = -1, .kept_records = -1 };
+	static struct coord c = { .dir_records = -1, .dir_journal = -1, .kept_records = -1 };
 	struct timeval limit = { COORD_START_S, 0 };
 	struct rlimit files;
 	char why[512];
@@ -242,21 +279,32 @@ int main(void)
 		return 1;
 	read_config(&c);
 	read_subnets(&c);
-	randombytes_buf(c.secret, sizeof(c.secret));
+	if (!c.secret_given)
+		randombytes_buf(c.secret, sizeof(c.secret));
+	c.last = c.again || !c.secret_given;
+	if (c.again) /* what was asked for has happened */
+		c.fault = "";
 	c.base = event_base_new();
 	if (!c.base)
 		coord_fail(&c, "no event loop to be had");
 	host_resolve_all(&c);
-	if (jobdir_create(&c, why, sizeof(why)))
+	if (c.again)
+		recover_read(&c);
+	else if (jobdir_create(&c, why, sizeof(why)))
 		coord_fail(&c, "%s", why);
 	host_listen(&c);
-	tool_listen(&c);
+	if (!c.again)
+		tool_listen(&c);
 	on_event(&c, SIGCHLD, EV_SIGNAL, sigchld_cb);
 	on_event(&c, SIGTERM, EV_SIGNAL, sigterm_cb);
-	on_event(&c, STDIN_FILENO, EV_READ, stdin_cb);
+	c.stdin_ended = event_new(c.base, STDIN_FILENO, EV_READ | EV_PERSIST, stdin_cb, &c);
+	event_add(c.stdin_ended, NULL);
 	event_base_once(c.base, -1, EV_TIMEOUT, start_timeout, &c, &limit);
 	master_start_all(&c);
-	host_start_all(&c);
+	if (c.again)
+		recover_attach(&c);
+	else
+		host_start_all(&c);
 	jobdir_write_job(&c);
 	event_base_dispatch(c.base);
 	coord_end(&c, 1);

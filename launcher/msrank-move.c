@@ -141,13 +141,19 @@ static Ms__Msg *receive_report(struct client *c, const struct wish *w)
 
 static int move_one(struct client *c, struct wish *w, uint32_t member)
 {
+	char *fault = w->request.fault;
 	Ms__Msg *msg = NULL;
 	int rc;
 
 	w->request.world = MS_MEMBER_WORLD(member);
 	w->request.rank = MS_MEMBER_RANK(member);
-	if (!client_send(c, LINK_MSG(MOVE_REQUEST, move_request, &w->request)))
-		msg = receive_report(c, w);
+	w->request.id = client_move_id();
+	do {
+		if (!client_send(c, LINK_MSG(MOVE_REQUEST, move_request, &w->request)))
+			msg = receive_report(c, w);
+		w->request.fault = (char *)""; /* it has happened */
+	} while (!msg && client_again(c));
+	w->request.fault = fault;
 	progress_clear(w->progress);
 	if (!msg || msg->body_case != MS__MSG__BODY_MOVE_REPORT) {
 		fprintf(stderr, "msrank-move: job %s has ended\n", client_job(c));
@@ -347,9 +353,7 @@ static int move_off(struct client *client, struct wish *w, struct cluster *c, si
 static int evacuate(struct client *client, struct wish *w)
 {
 	Ms__PsRequest ask = MS__PS_REQUEST__INIT;
-	Ms__Msg *msg = client_send(client, LINK_MSG(PS_REQUEST, ps_request, &ask))
-			       ? NULL
-			       : client_receive(client, MOVE_GRACE_MS);
+	Ms__Msg *msg = client_ask(client, LINK_MSG(PS_REQUEST, ps_request, &ask), MOVE_GRACE_MS);
 	struct cluster c;
 	long leave;
 	int rc = EXIT_NOT_MOVED;

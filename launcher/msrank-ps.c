@@ -202,7 +202,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "msrank-ps: %s\n", why);
 		return 1;
 	}
-	msg = client_send(c, LINK_MSG(PS_REQUEST, ps_request, &ask)) ? NULL : client_receive(c, PS_ANSWER_MS);
+	msg = client_ask(c, LINK_MSG(PS_REQUEST, ps_request, &ask), PS_ANSWER_MS);
 	if (msg && msg->body_case == MS__MSG__BODY_PS_REPLY) {
 		qsort(msg->ps_reply->ranks, msg->ps_reply->n_ranks, sizeof(*msg->ps_reply->ranks), by_member);
 		print(msg->ps_reply);

@@ -11,9 +11,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
-#include <linux/mempolicy.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,8 +19,6 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -32,10 +28,15 @@
 #include "proto/link.h"
 #include "proto/log.h"
 #include "proto/wire.h"
+#include "start.h"
 
-extern char **environ;
-
-enum { STUB_PMI = 3, STUB_LOST = 255, STUB_SIGNALS = 16 };
+enum {
+	STUB_PMI = 3,
+	STUB_LOST = 255,
+	STUB_SIGNALS = 16,
+	STUB_AGAIN_MS = 20,      /* how often it looks for the next coordinator ... */
+	STUB_PATIENCE_S = 20,    /* and how long */
+};
 
 static const int forwarded[] = { SIGHUP,  SIGINT,  SIGQUIT, SIGUSR1,  SIGUSR2, SIGTERM,
 				 SIGCONT, SIGTSTP, SIGALRM, SIGWINCH, SIGURG,  SIGXCPU };
@@ -51,7 +52,14 @@ struct stub_channel {
 
 struct stub {
 	struct event_base *base;
-	struct link *link;
+	const char *dir, *host; /* the job's directory; the rank's host, or NULL */
+	char **argv;
+	struct link *link; /* NULL: the coordinator is gone, another is awaited */
+	struct event *again;
+	struct timespec gone; /* when it was seen that it is */
+	bool attached;        /* it knows of us: signals may be sent */
+	bool last;            /* no coordinator comes after this one */
+	uint64_t held;        /* signals that wait for the next one; bit n-1 */
 	struct stub_channel channel[MS_CHANNELS];
 	struct event *signals[STUB_SIGNALS];
 	uint32_t member;
@@ -132,6 +140,39 @@ static void stub_exit(struct stub *s, const Ms__Exit *e)
 	event_base_loopbreak(s->base);
 }
 
+static void send_signal(struct stub *s, int signo)
+{
+	Ms__Signal sig = MS__SIGNAL__INIT;
+
+	sig.member = s->member;
+	sig.signo = signo == SIGTSTP ? SIGSTOP : signo; /* a session leader's TSTP does nothing */
+	link_send(s->link, LINK_MSG(SIGNAL, signal, &sig));
+}
+
+/* Another daemon or another coordinator carries the channels: what may have been lost on the way goes again. */
+static void send_again(struct stub *s)
+{
+	for (unsigned i = 0; i < MS_CHANNELS; i++) {
+		struct stub_channel *c = &s->channel[i];
+
+		channel_out_rewind(&c->out);
+		channel_out_send(&c->out, s->link, s->member, i);
+		if (c->to >= 0)
+			channel_in_ack(&c->in, s->link, s->member, i);
+	}
+}
+
+static void stub_attached(struct stub *s, const Ms__Attached *a)
+{
+	s->attached = true;
+	s->last = a->last;
+	send_again(s);
+	for (int i = 1; i <= 64; i++)
+		if (s->held >> (i - 1) & 1)
+			send_signal(s, i);
+	s->held = 0;
+}
+
 static void on_message(struct link *l, const Ms__Msg *msg, void *user)
 {
 	struct stub *s = user;
@@ -149,10 +190,10 @@ static void on_message(struct link *l, const Ms__Msg *msg, void *user)
 		}
 		break;
 	case MS__MSG__BODY_MOVED:
-		for (unsigned i = 0; i < MS_CHANNELS; i++) {
-			channel_out_rewind(&s->channel[i].out);
-			channel_out_send(&s->channel[i].out, l, s->member, i);
-		}
+		send_again(s);
+		break;
+	case MS__MSG__BODY_ATTACHED:
+		stub_attached(s, msg->attached);
 		break;
 	case MS__MSG__BODY_EXIT:
 		stub_exit(s, msg->exit);
@@ -162,15 +203,42 @@ static void on_message(struct link *l, const Ms__Msg *msg, void *user)
 	}
 }
 
+static void stub_lost(struct stub *s, const char *why)
+{
+	log_say(LOG_ERROR, "the job's coordinator is gone (%s)", why);
+	s->status = W_EXITCODE(STUB_LOST, 0);
+	s->lost = s->coordinator_lost = true;
+	event_base_loopbreak(s->base);
+}
+
+static void look_again(struct stub *s)
+{
+	struct timeval pause = { 0, STUB_AGAIN_MS * 1000 };
+
+	event_add(s->again, &pause);
+}
+
+static void wait_for_next(struct stub *s)
+{
+	s->attached = false;
+	clock_gettime(CLOCK_MONOTONIC, &s->gone);
+	look_again(s);
+}
+
+/* mpiexec starts it again if it was killed, once. Its directory is there as long as there is hope. */
 static void on_down(struct link *l, const char *why, void *user)
 {
 	struct stub *s = user;
 
-	if (!s->ended)
-		log_say(LOG_ERROR, "the job's coordinator is gone (%s)", why);
-	s->status = W_EXITCODE(STUB_LOST, 0);
-	s->lost = s->coordinator_lost = true;
-	event_base_loopbreak(s->base);
+	if (s->ended)
+		return;
+	if (s->last) {
+		stub_lost(s, why);
+		return;
+	}
+	link_destroy(l);
+	s->link = NULL;
+	wait_for_next(s);
 }
 
 static const struct link_ops stub_ops = { .on_message = on_message, .on_down = on_down };
@@ -178,13 +246,14 @@ static const struct link_ops stub_ops = { .on_message = on_message, .on_down = o
 static void on_signal(evutil_socket_t signo, short what, void *arg)
 {
 	struct stub *s = arg;
-	Ms__Signal sig = MS__SIGNAL__INIT;
 
-	sig.member = s->member;
-	sig.signo = signo == SIGTSTP ? SIGSTOP : signo; /* a session leader's TSTP does nothing */
-	link_send(s->link, LINK_MSG(SIGNAL, signal, &sig));
+	if (s->attached)
+		send_signal(s, signo);
+	else
+		s->held |= 1ull << (signo - 1);
 }
 
+/* -1 with errno. */
 static int dial(const char *dir)
 {
 	struct sockaddr_un to = { .sun_family = AF_UNIX };
@@ -192,75 +261,53 @@ static int dial(const char *dir)
 
 	if ((size_t)snprintf(to.sun_path, sizeof(to.sun_path), "%s/coord.sock", dir) >= sizeof(to.sun_path))
 		log_die("the job directory's name is too long: %s", dir);
-	if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof(to)))
-		log_die("cannot reach the job's coordinator at %s: %s", to.sun_path, strerror(errno));
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof(to))) {
+		int keep = errno;
+
+		close(fd);
+		errno = keep;
+		fd = -1;
+	}
 	return fd;
 }
 
-static uint64_t ignored_signals(void)
-{
-	uint64_t set = 0;
-
-	for (int i = 1; i <= 31; i++) {
-		struct sigaction old;
-
-		if (!sigaction(i, NULL, &old) && old.sa_handler == SIG_IGN)
-			set |= 1ull << (i - 1);
-	}
-	return set;
-}
-
-static size_t count(char *const *list)
-{
-	size_t n = 0;
-
-	while (list[n])
-		n++;
-	return n;
-}
-
-static int pmi_fd(void)
-{
-	const char *text = getenv("PMI_FD");
-	int fd = text && *text ? atoi(text) : -1;
-
-	return fd > 2 && fcntl(fd, F_GETFD) >= 0 ? fd : -1;
-}
-
-static void stub_spawn(struct stub *s, const char *host, char **argv, int pmi)
+/* again: another coordinator than the one that was told first. */
+static void stub_spawn(struct stub *s, bool again)
 {
 	Ms__Hello hello = MS__HELLO__INIT;
 	Ms__Spawn spawn = MS__SPAWN__INIT;
-	uint64_t limits[2 * RLIM_NLIMITS];
-	char cwd[PATH_MAX];
-	cpu_set_t cpus;
+	static struct start start;
 
 	hello.role = "stub";
 	hello.version = MS_WIRE_VERSION;
 	link_send(s->link, LINK_MSG(HELLO, hello, &hello));
+	start_fill(&start, s->argv, &spawn);
 	spawn.member = s->member;
-	spawn.host = (char *)(host ? host : "");
-	spawn.n_argv = count(argv);
-	spawn.argv = argv;
-	spawn.n_env = count(environ);
-	spawn.env = environ;
-	spawn.cwd = getcwd(cwd, sizeof(cwd)) ? cwd : "/";
-	spawn.umask = umask(0);
-	umask(spawn.umask);
-	spawn.pmi_fd = pmi;
+	spawn.host = (char *)(s->host ? s->host : "");
+	spawn.pmi_fd = s->channel[STUB_PMI].from;
 	spawn.ignored = s->ignored;
-	if (!sched_getaffinity(0, sizeof(cpus), &cpus))
-		spawn.cpus = (ProtobufCBinaryData){ sizeof(cpus), (uint8_t *)&cpus };
-	for (int i = 0; i < RLIM_NLIMITS; i++) {
-		struct rlimit r = { RLIM_INFINITY, RLIM_INFINITY };
-
-		getrlimit(i, &r);
-		limits[2 * i] = r.rlim_cur;
-		limits[2 * i + 1] = r.rlim_max;
-	}
-	spawn.n_limits = 2 * RLIM_NLIMITS;
-	spawn.limits = limits;
+	spawn.again = again;
 	link_send(s->link, LINK_MSG(SPAWN, spawn, &spawn));
+}
+
+static void again_cb(evutil_socket_t none, short what, void *arg)
+{
+	struct stub *s = arg;
+	struct timespec now;
+	int fd = dial(s->dir);
+
+	if (fd >= 0) {
+		s->link = link_create(s->base, fd, NULL, true, &stub_ops, s);
+		stub_spawn(s, true);
+		return;
+	}
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (errno == ENOENT)
+		stub_lost(s, "it has ended the job");
+	else if (now.tv_sec - s->gone.tv_sec >= STUB_PATIENCE_S)
+		stub_lost(s, "no other was started");
+	else
+		look_again(s);
 }
 
 static void channel_open(struct stub *s, unsigned number, int from, int to)
@@ -402,14 +449,6 @@ static const char *own_rank(void)
 	return rank ? rank : getenv("PMI_ID");
 }
 
-/* mpiexec's -membind has bound us: it would be lost on the way to the rank, which is no child of ours. */
-static bool memory_bound(void)
-{
-	int mode = MPOL_DEFAULT;
-
-	return !syscall(SYS_get_mempolicy, &mode, NULL, 0, NULL, 0) && mode != MPOL_DEFAULT && mode != MPOL_LOCAL;
-}
-
 int main(int argc, char **argv)
 {
 	static const struct option options[] = { { "host", required_argument, NULL, 'h' },
@@ -417,16 +456,16 @@ int main(int argc, char **argv)
 						 { "rank", required_argument, NULL, 'r' },
 						 { "stdin", required_argument, NULL, 'i' },
 						 { NULL, 0, NULL, 0 } };
-	const char *host = getenv("MSOCK_HOST"), *dir = getenv("MSOCK_JOBDIR"), *rank = own_rank();
-	struct stub s = { 0 };
+	struct stub s = { .dir = getenv("MSOCK_JOBDIR"), .host = getenv("MSOCK_HOST"), .attached = true };
+	const char *rank = own_rank();
 	unsigned world = 0;
-	int opt, pmi;
+	int opt, pmi, fd;
 
 	log_open("msrank-stub");
 	die_with_parent();
 	while ((opt = getopt_long(argc, argv, "+", options, NULL)) != -1) {
 		if (opt == 'h')
-			host = optarg;
+			s.host = optarg;
 		else if (opt == 'w')
 			world = (unsigned)atoi(optarg);
 		else if (opt == 'r')
@@ -436,31 +475,40 @@ int main(int argc, char **argv)
 		else
 			return STUB_LOST;
 	}
-	if (optind >= argc || !dir)
+	if (optind >= argc || !s.dir)
 		log_die("%s",
-			dir ? "no program given" : "MSOCK_JOBDIR is not set: only mpiexec -launcher msock starts me");
-	if (memory_bound())
+			s.dir ? "no program given" : "MSOCK_JOBDIR is not set: only mpiexec -launcher msock starts me");
+	if (start_memory_bound())
 		log_die("mpiexec's -membind does not work with the launcher msock");
-	s.ignored = ignored_signals();
+	s.ignored = start_ignored_signals();
 	signal(SIGPIPE, SIG_IGN);
-	pmi = pmi_fd();
+	pmi = start_pmi_fd();
 	s.member = MS_MEMBER(world, rank ? atoi(rank) : 0);
 	s.base = base_create();
-	s.link = link_create(s.base, dial(dir), NULL, true, &stub_ops, &s);
+	s.argv = argv + optind;
+	s.again = evtimer_new(s.base, again_cb, &s);
+	fd = dial(s.dir);
+	if (fd >= 0)
+		s.link = link_create(s.base, fd, NULL, true, &stub_ops, &s);
+	else if (errno != ECONNREFUSED)
+		log_die("cannot reach the job's coordinator in %s: %s", s.dir, strerror(errno));
+	else
+		wait_for_next(&s);
 	for (size_t i = 0; i < sizeof(forwarded) / sizeof(*forwarded); i++) {
 		s.signals[i] = evsignal_new(s.base, forwarded[i], on_signal, &s);
 		event_add(s.signals[i], NULL);
 	}
-	stub_spawn(&s, host, argv + optind, pmi);
 	channel_open(&s, 0, STDIN_FILENO, -1);
 	channel_open(&s, 1, -1, STDOUT_FILENO);
 	channel_open(&s, 2, -1, STDERR_FILENO);
 	channel_open(&s, STUB_PMI, pmi, pmi);
+	if (s.link)
+		stub_spawn(&s, false);
 	event_base_dispatch(s.base);
 	flush_all(&s);
 	if (s.lost) {
 		if (s.coordinator_lost)
-			remove_jobdir(dir); /* first: the abort has mpiexec kill the stubs */
+			remove_jobdir(s.dir); /* first: the abort has mpiexec kill the stubs */
 		abort_job(&s);
 	}
 	return end_as(s.status);

@@ -50,9 +50,7 @@ static int by_member(const void *a, const void *b)
 static bool look(struct top *t)
 {
 	Ms__PsRequest ask = MS__PS_REQUEST__INIT;
-	Ms__Msg *msg = client_send(t->client, LINK_MSG(PS_REQUEST, ps_request, &ask))
-			       ? NULL
-			       : client_receive(t->client, ANSWER_MS);
+	Ms__Msg *msg = client_ask(t->client, LINK_MSG(PS_REQUEST, ps_request, &ask), ANSWER_MS);
 
 	if (!msg || msg->body_case != MS__MSG__BODY_PS_REPLY)
 		return false;

@@ -34,6 +34,7 @@ enum {
 	RUN_FAILED = 255,      /* as the stub's, when the job is lost */
 	RUN_NAME_MAX = 63,     /* the coordinator's limit */
 	RUN_RANK_MAX = 100000,
+	RUN_SECRET = 32,       /* bytes */
 	RUN_LATE = -1000,      /* less than any signal's number */
 };
 
@@ -49,8 +50,11 @@ struct run {
 	char **argv;     /* borrowed */
 	sigset_t before; /* the signal mask we were started with */
 	int signals;     /* signalfd; what it takes is blocked while we run */
-	pid_t coord;
+	pid_t coord; /* 0: it was killed, or is not ours */
 	int in, out; /* the coordinator's standard input and output; the end of `in` is the end of the job */
+	char *description; /* of the job, with its secret; a second coordinator is told the same */
+	size_t description_size;
+	bool again; /* it is the second one */
 	pid_t stub;
 };
 
@@ -201,22 +205,36 @@ static void start_coord(struct run *r)
 	r->out = out[0];
 }
 
-/* A coordinator that has gone is not told here: it has said why on its output, or is found silent there. */
+/* The secret is ours, since a coordinator that is killed cannot hand it on; it is in no file. */
 static void describe_job(struct run *r)
 {
-	void (*old)(int) = signal(SIGPIPE, SIG_IGN);
+	FILE *to = open_memstream(&r->description, &r->description_size);
+	unsigned char secret[RUN_SECRET];
 	unsigned nonce = 0;
 
-	if (r->job) {
-		dprintf(r->in, "job %s\n", r->job);
-	} else {
-		if (getrandom(&nonce, sizeof(nonce), 0) != sizeof(nonce))
-			nonce = (unsigned)now_ms();
-		dprintf(r->in, "job %d-%08x\n", (int)getpid(), nonce);
-	}
+	if (!to)
+		fail("out of memory");
+	if (getrandom(&nonce, sizeof(nonce), 0) != sizeof(nonce) || getrandom(secret, sizeof(secret), 0) != sizeof(secret))
+		fail("no random numbers are to be had: %s", strerror(errno));
+	if (r->job)
+		fprintf(to, "job %s\n", r->job);
+	else
+		fprintf(to, "job %d-%08x\n", (int)getpid(), nonce);
+	fputs("secret ", to);
+	for (size_t i = 0; i < sizeof(secret); i++)
+		fprintf(to, "%02x", secret[i]);
+	fputc('\n', to);
 	for (size_t i = 0; i < r->host_count; i++)
-		dprintf(r->in, "host %s\n", r->hosts[i]);
-	dprintf(r->in, "end\n");
+		fprintf(to, "host %s\n", r->hosts[i]);
+	fclose(to);
+}
+
+/* A coordinator that has gone is not told here: it has said why on its output, or is found silent there. */
+static void tell_job(const struct run *r)
+{
+	void (*old)(int) = signal(SIGPIPE, SIG_IGN);
+
+	dprintf(r->in, "%s%send\n", r->description, r->again ? "again\n" : "");
 	signal(SIGPIPE, old);
 }
 
@@ -262,13 +280,53 @@ static int read_line(struct run *r, char *line, size_t size, long long deadline,
 	return (int)len;
 }
 
-/* The job ends everywhere; bounded. */
+/* It was killed, or has ended by itself and taken its directory away; then the stub tells. */
+static void coord_gone(struct run *r)
+{
+	const char *dir = getenv("MSOCK_JOBDIR");
+	int how = 0;
+
+	close(r->in);
+	close(r->out);
+	while (waitpid(r->coord, &how, 0) < 0 && errno == EINTR)
+		;
+	r->coord = 0;
+	if (!dir || (!WIFSIGNALED(how) && access(dir, F_OK)))
+		return;
+	if (r->again) {
+		log_say(LOG_ERROR, "the job's coordinator was killed a second time: the job ends");
+		return;
+	}
+	r->again = true;
+	start_coord(r);
+	tell_job(r);
+}
+
+/* Of a second one: `ready`, or what went wrong. Then the end of file that its end makes. */
+static void hear_coord(struct run *r)
+{
+	char text[1024];
+	ssize_t n = read(r->out, text, sizeof(text) - 1);
+
+	if (n == 0 || (n < 0 && errno != EINTR && errno != EAGAIN))
+		coord_gone(r);
+	text[n > 0 ? n : 0] = 0;
+	text[strcspn(text, "\n")] = 0;
+	if (!strncmp(text, "error ", 6))
+		log_say(LOG_ERROR, "the job's coordinator was killed; another one says: %s", text + 6);
+}
+
+/* The job ends everywhere; bounded. One that was killed just now gets its successor yet, which ends the daemons. */
 static void stop_coord(struct run *r)
 {
 	long long deadline = now_ms() + RUN_STOP_MS;
 	char line[256];
 	int len;
 
+	if (r->coord && poll(&(struct pollfd){ .fd = r->out, .events = POLLIN }, 1, 0) > 0)
+		hear_coord(r);
+	if (!r->coord)
+		return;
 	close(r->in);
 	do
 		len = read_line(r, line, sizeof(line), deadline, false);
@@ -377,23 +435,26 @@ static void pass_on(struct run *r, const struct signalfd_siginfo *s)
 		kill(r->stub, (int)s->ssi_signo);
 }
 
-/* The stub's status. A coordinator that ends first is the stub's to tell. */
+/* The stub's status. A coordinator that ends for good is the stub's to tell. */
 static int await_stub(struct run *r)
 {
-	struct pollfd p = { .fd = r->signals, .events = POLLIN };
 	struct signalfd_siginfo s;
 	int status;
 
 	for (;;) {
+		struct pollfd p[2] = { { .fd = r->signals, .events = POLLIN }, { .fd = r->coord ? r->out : -1, .events = POLLIN } };
 		pid_t pid = waitpid(r->stub, &status, WNOHANG);
 
 		if (pid == r->stub)
 			return status;
 		if (pid < 0 && errno != EINTR)
 			return W_EXITCODE(RUN_FAILED, 0);
-		if (poll(&p, 1, -1) > 0)
-			while (read(r->signals, &s, sizeof(s)) == sizeof(s))
-				pass_on(r, &s);
+		if (poll(p, 2, -1) <= 0)
+			continue;
+		while (read(r->signals, &s, sizeof(s)) == sizeof(s))
+			pass_on(r, &s);
+		if (p[1].revents)
+			hear_coord(r);
 	}
 }
 
@@ -409,8 +470,9 @@ int main(int argc, char **argv)
 	if (r.join) {
 		find_job(&r);
 	} else {
-		start_coord(&r);
 		describe_job(&r);
+		start_coord(&r);
+		tell_job(&r);
 		status = await_coord(&r);
 		if (status)
 			return status;

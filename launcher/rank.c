@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "journal.h"
 #include "master.h"
 #include "move.h"
 #include "proto/log.h"
@@ -47,6 +48,12 @@ static void send_signal(struct rank *r, int signo)
 	to_daemon(r, LINK_MSG(SIGNAL, signal, &s));
 }
 
+void rank_kill(struct rank *r)
+{
+	r->doomed = true;
+	send_signal(r, SIGKILL);
+}
+
 static void stub_exit(struct link *stub, uint32_t id, const char *error)
 {
 	Ms__Exit e = MS__EXIT__INIT;
@@ -57,7 +64,7 @@ static void stub_exit(struct link *stub, uint32_t id, const char *error)
 	link_send(stub, LINK_MSG(EXIT, exit, &e));
 }
 
-static struct rank *rank_create(struct coord *c, uint32_t id, uint32_t virtual_ip, struct host *host, struct link *stub)
+struct rank *rank_create(struct coord *c, uint32_t id, uint32_t virtual_ip, struct host *host, struct link *stub)
 {
 	struct rank *r = calloc(1, sizeof(*r));
 
@@ -73,13 +80,62 @@ static struct rank *rank_create(struct coord *c, uint32_t id, uint32_t virtual_i
 	return r;
 }
 
+/* The daemon need not keep what its stub has got, or will never get. */
+static void forget(const struct rank *r)
+{
+	Ms__Forget f = MS__FORGET__INIT;
+
+	f.member = r->id;
+	link_send(r->host->link, LINK_MSG(FORGET, forget, &f));
+}
+
+static void say_attached(const struct rank *r)
+{
+	Ms__Attached a = MS__ATTACHED__INIT;
+
+	a.member = r->id;
+	a.last = r->c->last;
+	link_send(r->stub, LINK_MSG(ATTACHED, attached, &a));
+}
+
+static void say_spawn(struct rank *r, Ms__Spawn *spawn)
+{
+	r->here = true;
+	spawn->virtual_ip = r->virtual_ip;
+	link_send(r->host->link, LINK_MSG(SPAWN, spawn, spawn));
+}
+
+/* The stub of a rank that the coordinator before us knew. Both ends send again what the other has not acknowledged. */
+static void stub_again(struct stub *s, struct link *l, struct rank *r, Ms__Spawn *spawn)
+{
+	Ms__Resend again = MS__RESEND__INIT;
+
+	s->rank = r;
+	r->stub = l;
+	if (r->lost) {
+		stub_exit(l, r->id, r->lost);
+		return;
+	}
+	say_attached(r);
+	again.member = r->id;
+	if (r->here || r->ended)
+		link_send(r->host->link, LINK_MSG(RESEND, resend, &again));
+	else
+		say_spawn(r, spawn);
+}
+
 static void stub_spawn(struct stub *s, struct link *l, Ms__Spawn *spawn)
 {
 	struct coord *c = s->c;
 	struct host *h = *spawn->host ? host_find(c, spawn->host) : TAILQ_FIRST(&c->hosts);
 	struct rank *old = rank_find(c, spawn->member);
+	uint32_t virtual_ip;
 	char text[512];
 
+	if (spawn->again && old && !old->stub && !s->rank) {
+		stub_again(s, l, old, spawn);
+		return;
+	}
 	if (s->rank || (old && !old->ended)) {
 		stub_exit(l, spawn->member, "this rank runs already");
 		return;
@@ -90,13 +146,16 @@ static void stub_spawn(struct stub *s, struct link *l, Ms__Spawn *spawn)
 		stub_exit(l, spawn->member, text);
 		return;
 	}
-	spawn->virtual_ip = master_address(c);
-	if (!spawn->virtual_ip) {
+	virtual_ip = master_address(c);
+	if (!virtual_ip) {
 		stub_exit(l, spawn->member, "no virtual address is left: msock.conf names too small subnets");
 		return;
 	}
-	s->rank = rank_create(c, spawn->member, spawn->virtual_ip, h, l);
-	link_send(h->link, LINK_MSG(SPAWN, spawn, spawn));
+	s->rank = rank_create(c, spawn->member, virtual_ip, h, l);
+	journal_member(s->rank);
+	if (c->last)
+		say_attached(s->rank);
+	say_spawn(s->rank, spawn);
 }
 
 static void stub_signal(struct rank *r, int signo)
@@ -133,8 +192,9 @@ static void stub_down(struct link *l, const char *why, void *user)
 	if (s->rank) {
 		s->rank->stub = NULL;
 		if (!s->rank->ended) {
-			s->rank->doomed = true;
-			send_signal(s->rank, SIGKILL);
+			rank_kill(s->rank);
+		} else {
+			forget(s->rank);
 		}
 	}
 	link_destroy(l);
@@ -264,12 +324,14 @@ void rank_serving(struct coord *c, const Ms__Serving *s)
 		memcpy(r->cookie, s->cookie.data, sizeof(r->cookie));
 }
 
-static void rank_end(struct rank *r, int32_t status)
+void rank_end(struct rank *r, int32_t status, const char *lost)
 {
 	Ms__Ended e = MS__ENDED__INIT;
 
 	r->ended = true;
 	r->status = status;
+	r->lost = lost ? strdup(lost) : NULL;
+	journal_ended(r);
 	e.member = r->id;
 	e.status = status;
 	host_send_all(r->c, LINK_MSG(ENDED, ended, &e));
@@ -303,8 +365,12 @@ void rank_from_daemon(struct host *h, const Ms__Msg *msg)
 		break;
 	}
 	r = rank_find(h->c, id);
-	if (!r || r->ended)
+	if (!r)
 		return;
+	if (r->ended) { /* the coordinator before us had told it, but perhaps not the stub */
+		link_send(r->stub, msg);
+		return;
+	}
 	if (msg->body_case == MS__MSG__BODY_SPAWNED) {
 		r->pid = msg->spawned->pid;
 		if (r->doomed)
@@ -314,19 +380,28 @@ void rank_from_daemon(struct host *h, const Ms__Msg *msg)
 	} else {
 		link_send(r->stub, msg);
 	}
-	if (msg->body_case == MS__MSG__BODY_EXIT)
-		rank_end(r, msg->exit->status);
+	if (msg->body_case != MS__MSG__BODY_EXIT)
+		return;
+	rank_end(r, msg->exit->status, NULL);
+	if (!r->stub)
+		forget(r);
 }
 
-static void note_outcome(struct rank *r, uint64_t m, bool committed)
+void rank_note_outcome(struct rank *r, uint64_t m, struct host *to)
 {
 	bool *list = realloc(r->outcomes, (size_t)(m + 1) * sizeof(*list));
 
 	if (!list)
 		log_die("out of memory");
+	for (uint64_t i = r->decided + 1; i < m; i++)
+		list[i] = false;
+	list[m] = to != NULL;
 	r->outcomes = list;
-	list[m] = committed;
 	r->decided = m;
+	if (!to)
+		return;
+	r->host = to;
+	r->moves++;
 }
 
 static void release_signals(struct rank *r)
@@ -343,10 +418,8 @@ void rank_decided(struct rank *r, uint64_t m, struct host *to, const Ms__WantCom
 {
 	Ms__Moved moved = MS__MOVED__INIT;
 
-	note_outcome(r, m, to != NULL);
+	rank_note_outcome(r, m, to);
 	if (to) {
-		r->host = to;
-		r->moves++;
 		r->ip = w->serving->ip;
 		r->port = (uint16_t)w->serving->port;
 		master_send(r->c, r->virtual_ip, LINK_MSG(SERVING, serving, w->serving));
@@ -371,6 +444,6 @@ void rank_host_lost(struct host *h, const char *why)
 		snprintf(id, sizeof(id), "%u.%u", MS_MEMBER_WORLD(r->id), MS_MEMBER_RANK(r->id));
 		snprintf(text, sizeof(text), "rank %s is lost with its host %.200s: %.100s", id, h->name, why);
 		stub_exit(r->stub, r->id, text);
-		rank_end(r, RANK_LOST << 8);
+		rank_end(r, RANK_LOST << 8, text);
 	}
 }

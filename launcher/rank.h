@@ -16,6 +16,8 @@ struct rank {
 	int32_t pid;
 	bool joined; /* it called msock_init */
 	bool ended;
+	bool here;   /* a daemon has it, or was told to start it */
+	char *lost;  /* owned; it went with its host: what its stub is told */
 	bool doomed; /* its stub is gone: it is to be killed wherever it is */
 	int32_t status;
 	uint64_t m;        /* last number given out */
@@ -33,6 +35,12 @@ struct rank {
 };
 
 struct rank *rank_find(struct coord *c, uint32_t id);
+struct rank *rank_create(struct coord *c, uint32_t id, uint32_t virtual_ip, struct host *host, struct link *stub);
+/* It has ended; lost: with its host, in words. */
+void rank_end(struct rank *r, int32_t status, const char *lost);
+void rank_kill(struct rank *r);
+/* By the records: move m was decided, and the rank lives there since. */
+void rank_note_outcome(struct rank *r, uint64_t m, struct host *committed_to);
 /* A process called on coord.sock as a stub. */
 void rank_stub_hello(struct coord *c, struct link *l);
 void rank_from_daemon(struct host *h, const Ms__Msg *msg);

@@ -158,6 +158,9 @@ int shell_start(struct coord *c, struct shell *s, char *const argv[], uint32_t i
 
 void shell_close(struct shell *s)
 {
+	/* A daemon that is not told waits for the coordinator that comes after one that was killed. */
+	if (s->stdin_fd >= 0 && write(s->stdin_fd, "bye\n", 4) < 0 && errno != EPIPE)
+		log_say(LOG_INFO, "a child cannot be told that it is over: %s", strerror(errno));
 	if (s->stdin_fd >= 0)
 		close(s->stdin_fd);
 	s->stdin_fd = -1;

@@ -15,7 +15,7 @@ enum { SHELL_LINE = 512 };
 
 struct shell {
 	pid_t pid;    /* 0: ended or never started */
-	int stdin_fd; /* open as long as we live; -1: none */
+	int stdin_fd; /* open as long as we live and want it; -1: none */
 	int err_fd;   /* what it says; -1: it has our stderr */
 	struct event *readable;
 	char line[SHELL_LINE]; /* not yet ended by a newline */
@@ -34,6 +34,7 @@ size_t shell_remote(const struct coord *c, char **argv, char *host);
 char *shell_word(const char *word, bool remote);
 /* The last line that it said for itself, "" if none. */
 const char *shell_last_words(struct shell *s);
+/* It is to end: says so on its standard input, and closes that. */
 void shell_close(struct shell *s);
 /* The process has been reaped: close all that is left of it. */
 void shell_end(struct shell *s);

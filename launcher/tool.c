@@ -243,10 +243,14 @@ void tool_listen(struct coord *c)
 {
 	struct sockaddr_un at = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	char path[sizeof(c->dir) + 16];
 
-	if ((size_t)snprintf(at.sun_path, sizeof(at.sun_path), "%s/coord.sock", c->dir) >= sizeof(at.sun_path))
+	if ((size_t)snprintf(at.sun_path, sizeof(at.sun_path), "%s/coord.next", c->dir) >= sizeof(at.sun_path))
 		coord_fail(c, "the job directory's name is too long for a socket: %s; set MSOCK_RUNDIR", c->dir);
-	if (fd < 0 || bind(fd, (struct sockaddr *)&at, sizeof(at)) || listen(fd, 256))
-		coord_fail(c, "cannot listen on %s: %s", at.sun_path, strerror(errno));
+	snprintf(path, sizeof(path), "%s/coord.sock", c->dir);
+	/* The name is never missing: callers know by that that the job is over. */
+	if (fd < 0 || (unlink(at.sun_path) && errno != ENOENT) || bind(fd, (struct sockaddr *)&at, sizeof(at)) || listen(fd, 256) ||
+	    rename(at.sun_path, path))
+		coord_fail(c, "cannot listen on %s: %s", path, strerror(errno));
 	event_add(event_new(c->base, fd, EV_READ | EV_PERSIST, accept_cb, c), NULL);
 }

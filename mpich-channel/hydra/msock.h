@@ -12,6 +12,9 @@
  */
 HYD_status HYDT_bscd_msock_coord_start(struct HYD_node *nodes, char **proxy_args);
 
+/* Wait for the proxies; the coordinator's end is no matter of theirs. */
+HYD_status HYDT_bscd_msock_wait(int timeout);
+
 /* Tell the coordinator that the job is over and wait, bounded, until it has cleaned up. */
 void HYDT_bscd_msock_coord_stop(void);
 

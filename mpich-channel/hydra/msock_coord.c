@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: MIT */
-/* msock_coord.c - mpiexec's hold on the job's coordinator: one child and two pipes. */
+/* msock_coord.c - mpiexec's hold on the job's coordinator: one child and two pipes, and once more if it is killed. */
 #include "hydra.h"
 #include "bsci.h"
+#include "bscu.h"
+#include "demux.h"
 #include "msock.h"
 #include <poll.h>
 #include <sys/random.h>
@@ -9,12 +11,16 @@
 
 #define START_MS 120000 /* daemons on all hosts up; the coordinator has shorter limits of its own */
 #define STOP_MS 15000   /* members, daemons, master gone and the job directory removed */
+#define SECRET_SIZE 32
 
 static struct {
 	pid_t pid;   /* 0: none was started */
 	pid_t owner; /* who started it; our atexit handler also runs in children that fail to exec */
 	int in;      /* its standard input; the end of it is the end of the job */
 	int out;     /* its standard output; closed when it has ended */
+	char *job;   /* what it is told, secret included; a second one is told the same */
+	size_t job_size;
+	int again;   /* it is the second one */
 } coord;
 
 static long long now_ms(void)
@@ -68,6 +74,19 @@ static int read_line(int fd, char *line, int size, long long deadline)
 	return len;
 }
 
+/* Not of the coordinator's making: one that is killed cannot hand it on, and it is in no file. */
+static void put_secret(FILE *to)
+{
+	unsigned char secret[SECRET_SIZE];
+
+	if (getrandom(secret, sizeof(secret), 0) != sizeof(secret))
+		return;
+	fputs("secret ", to);
+	for (size_t i = 0; i < sizeof(secret); i++)
+		fprintf(to, "%02x", secret[i]);
+	fputc('\n', to);
+}
+
 static void put_ports(FILE *to)
 {
 	const char *range = NULL;
@@ -101,6 +120,7 @@ static void put_job(FILE *to, struct HYD_node *nodes, char **proxy_args)
 	if (getrandom(&nonce, sizeof(nonce), 0) != sizeof(nonce))
 		nonce = now_ms();
 	fprintf(to, "job %d-%08x\n", (int)getpid(), nonce);
+	put_secret(to);
 	if (HYDT_bsci_info.launcher_exec)
 		fprintf(to, "launcher-exec %s\n", HYDT_bsci_info.launcher_exec);
 	put_extra_args(to);
@@ -110,7 +130,6 @@ static void put_job(FILE *to, struct HYD_node *nodes, char **proxy_args)
 			fprintf(to, "iface %s\n", proxy_args[1]);
 	for (node = nodes; node; node = node->next)
 		fprintf(to, "host %s\n", node->hostname);
-	fputs("end\n", to);
 }
 
 /* In the child.  A session of its own: Ctrl-C is for mpiexec, which passes on what the ranks shall have. */
@@ -124,6 +143,7 @@ static void exec_coord(const char *path, int in, int out)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	if (dup2(in, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0)
 		_exit(127);
+	close_range(STDERR_FILENO + 1, ~0u, CLOSE_RANGE_CLOEXEC); /* a second one must not keep the proxies' pipes open */
 	execl(path, path, (char *)NULL);
 	MPL_snprintf(line, sizeof(line), "error cannot run %s: %s\n", path, strerror(errno));
 	_exit(write(STDOUT_FILENO, line, strlen(line)) < 0 ? 126 : 127);
@@ -173,26 +193,82 @@ static void give_up(const char *why)
 	exit(1);
 }
 
+static void tell_job(void)
+{
+	write_all(coord.in, coord.job, coord.job_size);
+	if (coord.again)
+		write_all(coord.in, "again\n", 6);
+	write_all(coord.in, "end\n", 4);
+}
+
+static HYD_status coord_heard(int fd, HYD_event_t events, void *userp);
+
+/* It has ended: by itself, and has said why and taken its directory away, or it was killed. */
+static HYD_status coord_gone(void)
+{
+	const char *dir = getenv("MSOCK_JOBDIR");
+	HYD_status status = HYD_SUCCESS;
+	int how = 0;
+
+	HYDT_dmx_deregister_fd(coord.out);
+	close(coord.out);
+	close(coord.in);
+	while (waitpid(coord.pid, &how, 0) < 0 && errno == EINTR)
+		;
+	coord.pid = 0;
+	if (!dir || (!WIFSIGNALED(how) && access(dir, F_OK)))
+		return HYD_SUCCESS; /* the ranks' stubs end the job */
+	if (coord.again) {
+		fprintf(stderr, "mpiexec: the job's coordinator was killed a second time: the job ends\n");
+		return HYD_SUCCESS;
+	}
+	coord.again = 1;
+	status = spawn();
+	HYDU_ERR_POP(status, "cannot start the coordinator again\n");
+	tell_job();
+	status = HYDT_dmx_register_fd(1, &coord.out, HYD_POLLIN, NULL, coord_heard);
+	HYDU_ERR_POP(status, "cannot listen to the coordinator\n");
+
+fn_exit:
+	return status;
+
+fn_fail:
+	goto fn_exit;
+}
+
+/* Of a second one: `ready`, or what went wrong. Then the end of file that its end makes. */
+static HYD_status coord_heard(int fd, HYD_event_t events, void *userp)
+{
+	char text[HYD_TMP_STRLEN];
+	ssize_t n = read(fd, text, sizeof(text) - 1);
+
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return HYD_SUCCESS;
+	if (n <= 0)
+		return coord_gone();
+	text[n] = '\0';
+	if (!strncmp(text, "error ", 6))
+		fprintf(stderr, "mpiexec: the job's coordinator was killed; another one says: %s", text + 6);
+	return HYD_SUCCESS;
+}
+
 HYD_status HYDT_bscd_msock_coord_start(struct HYD_node *nodes, char **proxy_args)
 {
-	char line[HYD_TMP_STRLEN], *text = NULL;
-	size_t size = 0;
+	char line[HYD_TMP_STRLEN];
 	FILE *to;
 	HYD_status status = HYD_SUCCESS;
 
-	if (coord.pid)
+	if (coord.job) /* also when it has gone: it is the job's only one */
 		return HYD_SUCCESS;
 
-	status = spawn();
-	HYDU_ERR_POP(status, "cannot start the coordinator\n");
-	atexit(HYDT_bscd_msock_coord_stop);
-
-	to = open_memstream(&text, &size);
+	to = open_memstream(&coord.job, &coord.job_size);
 	HYDU_ERR_CHKANDJUMP(status, !to, HYD_INTERNAL_ERROR, "no memory\n");
 	put_job(to, nodes, proxy_args);
 	fclose(to);
-	write_all(coord.in, text, size);
-	free(text);
+	status = spawn();
+	HYDU_ERR_POP(status, "cannot start the coordinator\n");
+	atexit(HYDT_bscd_msock_coord_stop);
+	tell_job();
 
 	if (read_line(coord.out, line, sizeof(line), now_ms() + START_MS) < 0)
 		give_up("the job's coordinator does not answer");
@@ -200,6 +276,8 @@ HYD_status HYDT_bscd_msock_coord_start(struct HYD_node *nodes, char **proxy_args
 		setenv("MSOCK_JOBDIR", line + 6, 1);
 	else
 		give_up(!strncmp(line, "error ", 6) ? line + 6 : "the job's coordinator ended at once");
+	status = HYDT_dmx_register_fd(1, &coord.out, HYD_POLLIN, NULL, coord_heard);
+	HYDU_ERR_POP(status, "cannot listen to the coordinator\n");
 
 fn_exit:
 	return status;
@@ -216,6 +294,13 @@ void HYDT_bscd_msock_coord_stop(void)
 
 	if (!coord.pid || coord.owner != getpid())
 		return;
+	/* One that was killed just now gets its successor yet, which ends the daemons. */
+	if (HYDT_dmx_query_fd_registration(coord.out) && poll(&(struct pollfd){ .fd = coord.out, .events = POLLIN }, 1, 0) > 0)
+		coord_heard(coord.out, HYD_POLLIN, NULL);
+	if (!coord.pid)
+		return;
+	if (HYDT_dmx_query_fd_registration(coord.out))
+		HYDT_dmx_deregister_fd(coord.out);
 	close(coord.in);
 	deadline = now_ms() + STOP_MS;
 	do
@@ -231,4 +316,76 @@ void HYDT_bscd_msock_coord_stop(void)
 	close(coord.out);
 	coord.pid = 0;
 	unsetenv("MSOCK_JOBDIR");
+}
+
+/* Take the status of the proxies that have ended; 1 if one of them did not end well. */
+static int reap_proxies(int options)
+{
+	int bad = 0, status;
+
+	for (int i = 0; i < HYD_bscu_pid_count; i++) {
+		pid_t pid;
+
+		if (HYD_bscu_pid_list[i] == -1)
+			continue;
+		do
+			pid = waitpid(HYD_bscu_pid_list[i], &status, options);
+		while (pid < 0 && errno == EINTR);
+		if (pid == 0)
+			continue;
+		bad |= pid > 0 && status;
+		HYD_bscu_pid_list[i] = -1;
+	}
+	return bad;
+}
+
+static int proxy_talks(void)
+{
+	for (int i = 0; i < HYD_bscu_fd_count; i++)
+		if (HYD_bscu_fd_list[i] != HYD_FD_CLOSED && HYDT_dmx_query_fd_registration(HYD_bscu_fd_list[i]))
+			return 1;
+	return 0;
+}
+
+static void kill_proxies(void)
+{
+	for (int i = 0; i < HYD_bscu_pid_count; i++)
+		if (HYD_bscu_pid_list[i] != -1)
+			killpg(getpgid(HYD_bscu_pid_list[i]), SIGKILL);
+}
+
+/*
+ * In place of Hydra's own, which takes the end of any child of mpiexec for that of a proxy, and would give up the job
+ * when the coordinator is killed.  timeout: seconds, -1 for none.
+ */
+HYD_status HYDT_bscd_msock_wait(int timeout)
+{
+	long long deadline = now_ms() + timeout * 1000LL;
+	HYD_status status = HYD_SUCCESS;
+
+	while (proxy_talks()) {
+		long long left = timeout < 0 ? -1 : deadline - now_ms();
+
+		if (timeout >= 0 && left <= 0) {
+			kill_proxies();
+			left = -1;
+		}
+		status = HYDT_dmx_wait_for_event(left < 0 ? -1 : (int)((left + 999) / 1000));
+		if (status == HYD_TIMED_OUT)
+			status = HYD_SUCCESS;
+		HYDU_ERR_POP(status, "error waiting for event\n");
+		if (reap_proxies(WNOHANG))
+			HYDU_ERR_SETANDJUMP(status, HYD_INTERNAL_ERROR, "one of the proxies terminated badly; aborting\n");
+	}
+	reap_proxies(0);
+	MPL_free(HYD_bscu_pid_list);
+	MPL_free(HYD_bscu_fd_list);
+	HYD_bscu_pid_list = HYD_bscu_fd_list = NULL;
+	HYD_bscu_pid_count = HYD_bscu_fd_count = 0;
+
+fn_exit:
+	return status;
+
+fn_fail:
+	goto fn_exit;
 }

@@ -87,6 +87,7 @@ HYD_status HYDT_bsci_launcher_msock_init(void)
 	HYDT_bsci_fns.launch_procs = launch_procs;
 	HYDT_bsci_fns.launcher_finalize = launcher_finalize;
 	HYDT_bsci_fns.query_node_list = query_node_list;
+	HYDT_bsci_fns.wait_for_completion = HYDT_bscd_msock_wait;
 
 	/* All proxies are here and get their control socket by inheritance: nobody else has to reach our ports. */
 	MPL_set_listen_attr(1, SOMAXCONN);

@@ -36,6 +36,7 @@ struct arrival {
 	uint64_t sum, bytes; /* as the restorer counted */
 	bool tracking;
 	Ms__ImageSent *sent;
+	char *reason; /* owned; failed: why */
 };
 
 static struct arrival *find(struct daemon *d, uint32_t member, uint64_t m)
@@ -52,6 +53,7 @@ static void arrival_destroy(struct arrival *x)
 	if (x->sent)
 		ms__image_sent__free_unpacked(x->sent, NULL);
 	free(x->fault);
+	free(x->reason);
 	free(x);
 }
 
@@ -60,6 +62,7 @@ static void fail(struct arrival *x, const char *reason)
 	if (x->failed)
 		return;
 	x->failed = true;
+	x->reason = strdup(reason);
 	daemon_want_abort(x->member->d, x->member->id, x->m, "%s", reason);
 }
 
@@ -141,7 +144,7 @@ static int open_arrival(struct daemon *d, struct member *m, const Ms__MoveIn *in
 	struct arrival *x = m->arrival;
 	int control;
 
-	m->pump = pump_create(d->base, d->coordinator, m->id, in->have);
+	m->pump = pump_create(d->base, &d->coordinator, m->id, in->have);
 	control = member_control_open(m);
 	x->door = image_door_open(d, x->token, ARRIVAL_DIAL_S, &door_ops, x, &x->port);
 	if (!m->pump || control < 0 || !x->door) {
@@ -213,19 +216,12 @@ void arrival_begin(struct daemon *d, struct link *l, const Ms__MoveIn *in)
 	answer(l, in, "", m->arrival);
 }
 
-static void try_commit(struct arrival *x)
+static void want_commit(struct arrival *x)
 {
 	struct member *m = x->member;
 	Ms__WantCommit w = MS__WANT_COMMIT__INIT;
 	Ms__Serving s = MS__SERVING__INIT;
 
-	if (!x->image_ok || !x->pump || !x->image_sent || x->asked || x->failed)
-		return;
-	if (x->sum != x->sent->sum || x->bytes != x->sent->image_bytes) {
-		fail(x, "the image's checksum does not match");
-		return;
-	}
-	x->asked = true;
 	s.member = m->id;
 	s.virtual_ip = m->virtual_ip;
 	s.ip = m->d->ip;
@@ -236,6 +232,18 @@ static void try_commit(struct arrival *x)
 	w.serving = &s;
 	w.tracking = (char *)(x->tracking ? "wp-async" : "none");
 	link_send(m->d->coordinator, LINK_MSG(WANT_COMMIT, want_commit, &w));
+}
+
+static void try_commit(struct arrival *x)
+{
+	if (!x->image_ok || !x->pump || !x->image_sent || x->asked || x->failed)
+		return;
+	if (x->sum != x->sent->sum || x->bytes != x->sent->image_bytes) {
+		fail(x, "the image's checksum does not match");
+		return;
+	}
+	x->asked = true;
+	want_commit(x);
 	step(x, MS_STEP_ASKED, 0);
 }
 
@@ -269,20 +277,53 @@ void arrival_image_sent(struct daemon *d, const Ms__ImageSent *s)
 	try_commit(x);
 }
 
-static void progress(struct member *m, int step, uint64_t ns, struct ms_codec *in)
+static void say_progress(struct member *m, Ms__Progress__Step step)
 {
+	const struct member_arrival *a = &m->arrived;
 	Ms__Progress p = MS__PROGRESS__INIT;
 
 	p.member = m->id;
-	p.m = m->m;
+	p.m = a->m;
 	p.step = step;
-	p.ns = ns;
 	p.pid = m->pid;
-	if (step == MS__PROGRESS__STEP__RELINKED) {
-		p.drained = ms_get_u32(in);
-		p.mirrored = ms_get_u32(in);
-	}
+	p.ns = step == MS__PROGRESS__STEP__RESUMED ? a->resumed_ns : a->relinked_ns;
+	p.drained = a->drained;
+	p.mirrored = a->mirrored;
 	daemon_progress(m->d, &p);
+}
+
+static void resumed(struct member *m, struct ms_codec *in)
+{
+	m->arrived = (struct member_arrival){ .m = m->m, .resumed = true, .resumed_ns = ms_get_u64(in) };
+	say_progress(m, MS__PROGRESS__STEP__RESUMED);
+}
+
+static void relinked(struct member *m, struct ms_codec *in)
+{
+	struct member_arrival *a = &m->arrived;
+
+	a->m = m->m;
+	a->relinked = true;
+	a->relinked_ns = ms_get_u64(in);
+	a->drained = ms_get_u32(in);
+	a->mirrored = ms_get_u32(in);
+	say_progress(m, MS__PROGRESS__STEP__RELINKED);
+}
+
+void arrival_again(struct member *m)
+{
+	struct arrival *x = m->arrival;
+
+	if (x && x->failed)
+		daemon_want_abort(m->d, m->id, x->m, "%s", x->reason ? x->reason : "out of memory");
+	else if (x && x->asked)
+		want_commit(x);
+	if (x)
+		return;
+	if (m->arrived.resumed)
+		say_progress(m, MS__PROGRESS__STEP__RESUMED);
+	if (m->arrived.relinked)
+		say_progress(m, MS__PROGRESS__STEP__RELINKED);
 }
 
 void arrival_packet(struct member *m, unsigned type, struct ms_codec *in)
@@ -320,10 +361,10 @@ void arrival_packet(struct member *m, unsigned type, struct ms_codec *in)
 		fail(x, why);
 		break;
 	case MS_M_RESUMED:
-		progress(m, MS__PROGRESS__STEP__RESUMED, ms_get_u64(in), in);
+		resumed(m, in);
 		break;
 	default:
-		progress(m, MS__PROGRESS__STEP__RELINKED, ms_get_u64(in), in);
+		relinked(m, in);
 	}
 }
 

@@ -15,6 +15,8 @@ void arrival_image_sent(struct daemon *d, const Ms__ImageSent *s);
 void arrival_packet(struct member *m, unsigned type, struct ms_codec *in);
 void arrival_link_lost(struct daemon *d, struct link *l);
 void arrival_member_died(struct member *m);
+/* The coordinator was started again: what waits for its word, and how far the last move is, are said again. */
+void arrival_again(struct member *m);
 /* The record. False: no such move here. */
 bool arrival_outcome(struct daemon *d, const Ms__Outcome *o);
 

@@ -8,7 +8,9 @@
 #include "msdaemon/arrival.h"
 #include "msdaemon/control.h"
 #include "msdaemon/departure.h"
+#include "msdaemon/farewell.h"
 #include "msdaemon/names.h"
+#include "msdaemon/orphan.h"
 #include "msdaemon/relay.h"
 #include "msdaemon/sample.h"
 #include "msdaemon/spawn.h"
@@ -27,8 +29,10 @@ static void welcome(struct daemon *d, const Ms__Welcome *w)
 	snprintf(d->job, sizeof(d->job), "%s", w->job);
 	d->port_low = (uint16_t)w->port_low;
 	d->port_high = (uint16_t)w->port_high;
+	d->last = w->last;
 	names_welcome(d, w);
 	sample_start(d);
+	orphan_welcomed(d);
 }
 
 /* Fills in peers, to be freed: one block, first the pointers. */
@@ -111,8 +115,21 @@ static void for_member(struct daemon *d, const Ms__Msg *msg)
 		pump_data(m->pump, msg->data);
 	else if (msg->body_case == MS__MSG__BODY_ACK && (m = member_find(d, msg->ack->member)))
 		pump_ack(m->pump, msg->ack);
+	else if (msg->body_case == MS__MSG__BODY_ACK)
+		farewell_ack(d, msg->ack);
 	else if (msg->body_case == MS__MSG__BODY_SIGNAL && (m = member_find(d, msg->signal->member)))
 		member_signal(m, msg->signal->signo);
+}
+
+/* The stub may have missed what went through the coordinator that is gone. */
+static void resend(struct daemon *d, uint32_t member)
+{
+	struct member *m = member_find(d, member);
+
+	if (m && m->state != MEMBER_COMING)
+		pump_again(m->pump);
+	else if (!m)
+		farewell_again(d, member);
 }
 
 static void on_message(struct link *l, const Ms__Msg *msg, void *user)
@@ -130,6 +147,12 @@ static void on_message(struct link *l, const Ms__Msg *msg, void *user)
 	case MS__MSG__BODY_ACK:
 	case MS__MSG__BODY_SIGNAL:
 		for_member(d, msg);
+		break;
+	case MS__MSG__BODY_RESEND:
+		resend(d, msg->resend->member);
+		break;
+	case MS__MSG__BODY_FORGET:
+		farewell_forget(d, msg->forget->member);
 		break;
 	case MS__MSG__BODY_WHERE_IS:
 		relay_where_is(d, msg->where_is);
@@ -161,21 +184,40 @@ static void on_down(struct link *l, const char *why, void *user)
 {
 	struct daemon *d = user;
 
+	link_destroy(l);
+	d->coordinator = NULL;
+	if (orphan_begin(d)) {
+		log_say(LOG_INFO, "%s: the link to the coordinator is lost: %s", d->host, why);
+		return;
+	}
 	log_say(LOG_ERROR, "%s: the link to the coordinator is lost: %s", d->host, why);
 	daemon_end(d, 1);
 }
 
 static const struct link_ops coordinator_ops = { .on_message = on_message, .on_down = on_down };
 
-void coordinator_dial(struct daemon *d, uint32_t ip, uint16_t port)
+static void say_hello(struct daemon *d)
 {
-	struct sockaddr_in to = net_address(ip, port), from = net_address(d->ip, 0);
 	Ms__Hello hello = MS__HELLO__INIT;
 
-	d->coordinator = link_dial(d->base, &to, &from, d->secret, &coordinator_ops, d);
 	hello.role = "daemon";
 	hello.host = d->host;
 	hello.port = d->mesh_port;
 	hello.version = MS_WIRE_VERSION;
 	link_send(d->coordinator, LINK_MSG(HELLO, hello, &hello));
+}
+
+void coordinator_dial(struct daemon *d, uint32_t ip, uint16_t port)
+{
+	struct sockaddr_in to = net_address(ip, port), from = net_address(d->ip, 0);
+
+	d->coordinator = link_dial(d->base, &to, &from, d->secret, &coordinator_ops, d);
+	say_hello(d);
+}
+
+void coordinator_take(struct daemon *d, struct link *l)
+{
+	d->coordinator = l;
+	link_set_user(l, &coordinator_ops, d);
+	say_hello(d);
 }

@@ -18,6 +18,7 @@ LIST_HEAD(member_list, member);
 LIST_HEAD(mirror_list, mirror);
 LIST_HEAD(peer_list, peer);
 LIST_HEAD(route_list, route);
+LIST_HEAD(farewell_list, farewell);
 LIST_HEAD(names_master_list, names_master);
 TAILQ_HEAD(names_question_list, names_question);
 
@@ -29,18 +30,22 @@ struct daemon {
 	uint32_t ip; /* real address of this host */
 	uint16_t mesh_port;
 	uint16_t port_low, port_high; /* 0 0: any */
-	struct link *coordinator;
+	struct link *coordinator; /* NULL: it is gone, the next one will call (orphan.h) */
 	struct names_master_list masters; /* address servers, one a subnet */
 	struct names_question_list questions;
 	unsigned question_count;
 	struct member_list members; /* that live here, come, or leave */
 	struct member_list gone;    /* that live elsewhere now; their process is to be reaped */
+	struct farewell_list farewells;
 	struct mirror_list mirrors;
 	struct peer_list peers;
 	struct route_list routes;
 	struct image_place place;
 	bool probed;
 	bool ending;
+	bool last;                   /* no coordinator comes after the present one */
+	struct orphan *orphan;       /* owned; NULL: nothing has happened yet */
+	struct event *stdin_ended;
 	char restore_path[4096]; /* "" : not to be had */
 	char mirror_path[4096];
 	char preload_path[4096];

@@ -54,6 +54,7 @@ struct departure {
 	struct mirror *mirror; /* borrowed */
 	bool listed;           /* there are legs for it */
 	uint16_t mirror_port;
+	char *reason; /* owned; FAILED: why */
 };
 
 static void set_state(struct departure *x, enum departure_state state)
@@ -72,6 +73,7 @@ static void departure_destroy(struct departure *x)
 		event_free(x->wait);
 	free(x->to.host);
 	free(x->fault);
+	free(x->reason);
 	free(x);
 }
 
@@ -89,7 +91,16 @@ static void fail(struct departure *x, const char *reason)
 	set_state(x, DEPARTURE_FAILED);
 	if (x->wait)
 		event_del(x->wait);
+	x->reason = strdup(reason);
 	daemon_want_abort(x->member->d, x->member->id, x->m, "%s", reason);
+}
+
+void departure_again(struct member *m)
+{
+	struct departure *x = m->departure;
+
+	if (x && x->state == DEPARTURE_FAILED)
+		daemon_want_abort(m->d, m->id, x->m, "%s", x->reason ? x->reason : "out of memory");
 }
 
 static void step(struct departure *x, enum ms_step which, uint64_t figure)

@@ -16,6 +16,8 @@ void departure_mirror_at(struct daemon *d, uint32_t member, uint64_t move, uint1
 void departure_mirror_gone(struct daemon *d, const struct mirror *x);
 void departure_link_lost(struct daemon *d, const char *host, const char *why);
 void departure_member_died(struct member *m);
+/* The coordinator was started again: what waits for its word is asked for again. */
+void departure_again(struct member *m);
 /* The record. False: no such move here. */
 bool departure_outcome(struct daemon *d, const Ms__Outcome *o);
 

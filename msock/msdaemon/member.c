@@ -9,6 +9,7 @@
 #include "msdaemon/arrival.h"
 #include "msdaemon/control.h"
 #include "msdaemon/departure.h"
+#include "msdaemon/farewell.h"
 #include "msdaemon/names.h"
 #include "msdaemon/relay.h"
 #include "proto/log.h"
@@ -120,14 +121,11 @@ void member_leave(struct member *m)
 
 void member_report_exit(struct member *m)
 {
-	Ms__Exit e = MS__EXIT__INIT;
 	char text[24];
 
 	log_say(LOG_DEBUG, "rank %s ended, status %#x", daemon_member_text(m->id, text), m->status);
-	pump_finish(m->pump);
-	e.member = m->id;
-	e.status = m->status;
-	link_send(m->d->coordinator, LINK_MSG(EXIT, exit, &e));
+	farewell_say(m->d, m->id, m->status, m->pump);
+	m->pump = NULL;
 	if (m->alive_fd >= 0)
 		close(m->alive_fd);
 	m->alive_fd = -1;

@@ -30,6 +30,13 @@ struct held { /* a relink message that waits until the move is decided */
 	uint8_t bytes[];
 };
 
+struct member_arrival { /* what the coordinator was told of the last move to here */
+	uint64_t m;
+	bool resumed, relinked;
+	uint64_t resumed_ns, relinked_ns;
+	uint32_t drained, mirrored;
+};
+
 struct member_peer { /* bytes exchanged with another member over open streams */
 	uint32_t id;
 	uint64_t sent, taken;
@@ -54,6 +61,7 @@ struct member {
 	struct pump *pump;
 	struct departure *departure; /* LEAVING */
 	struct arrival *arrival;     /* COMING */
+	struct member_arrival arrived;
 	bool holding;                /* relink messages wait */
 	struct held_list held;
 	unsigned held_count;

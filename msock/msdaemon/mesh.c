@@ -9,6 +9,7 @@
 
 #include "msdaemon/arrival.h"
 #include "msdaemon/departure.h"
+#include "msdaemon/orphan.h"
 #include "msdaemon/relay.h"
 #include "proto/door.h"
 #include "proto/log.h"
@@ -23,12 +24,26 @@ struct peer {
 	uint16_t port;
 };
 
+/* Another daemon, or the coordinator that comes after one that was killed. */
+static void hello(struct peer *p, struct link *l, const Ms__Hello *said)
+{
+	struct daemon *d = p->d;
+
+	if (strcmp(said->role, "coordinator") != 0)
+		return;
+	LIST_REMOVE(p, entry);
+	free(p->host);
+	free(p);
+	orphan_heir(d, l, said);
+}
+
 static void on_message(struct link *l, const Ms__Msg *msg, void *user)
 {
 	struct peer *p = user;
 
 	switch (msg->body_case) {
 	case MS__MSG__BODY_HELLO:
+		hello(p, l, msg->hello);
 		break;
 	case MS__MSG__BODY_RELAY:
 		relay_take(p->d, l, msg->relay);

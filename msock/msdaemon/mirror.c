@@ -222,3 +222,16 @@ unsigned mirror_count(const struct daemon *d)
 	n++;
 	return n;
 }
+
+void mirror_present(const struct daemon *d, Ms__Here *list)
+{
+	struct mirror *x;
+
+	LIST_FOREACH(x, &d->mirrors, entry)
+	{
+		ms__here__init(list);
+		list->member = x->member;
+		list->m = x->m;
+		list++;
+	}
+}

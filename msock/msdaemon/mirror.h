@@ -22,5 +22,7 @@ void mirror_member_ended(struct daemon *d, uint32_t member);
 bool mirror_reaped(struct daemon *d, pid_t pid, int status);
 void mirror_kill_all(struct daemon *d);
 unsigned mirror_count(const struct daemon *d);
+/* Fills in mirror_count() of them. */
+void mirror_present(const struct daemon *d, Ms__Here *list);
 
 #endif

@@ -6,7 +6,7 @@
  *   msdaemon --host NAME
  *
  * On stdin, one item a line: `secret HEX`, `coordinator IP PORT`, `ip IP`,
- * `env NAME=VALUE`, `end`; its end of file tells that the coordinator is gone.
+ * `env NAME=VALUE`, `end`.  Later `bye`: the coordinator gives us up; an end of file without it: it was killed.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -28,6 +28,7 @@
 #include "msdaemon/member.h"
 #include "msdaemon/mesh.h"
 #include "msdaemon/mirror.h"
+#include "msdaemon/orphan.h"
 #include "proto/helpers.h"
 #include "proto/log.h"
 #include "proto/net.h"
@@ -142,13 +143,18 @@ void daemon_end(struct daemon *d, int code)
 
 static void stdin_cb(evutil_socket_t fd, short what, void *arg)
 {
+	struct daemon *d = arg;
 	char buf[256];
 	ssize_t n = read(fd, buf, sizeof(buf));
 
-	if (n > 0 || (n < 0 && (errno == EINTR || errno == EAGAIN)))
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
 		return;
-	log_say(LOG_INFO, "the coordinator is gone");
-	daemon_end(arg, 1);
+	if (n > 0) {
+		log_say(LOG_INFO, "the coordinator says that it is over");
+		daemon_end(d, 1);
+	}
+	event_del(d->stdin_ended);
+	orphan_stdin_ended(d);
 }
 
 static void probe_cb(evutil_socket_t fd, short what, void *arg)
@@ -250,6 +256,7 @@ int main(int argc, char **argv)
 	find_helpers(&d);
 	LIST_INIT(&d.members);
 	LIST_INIT(&d.gone);
+	LIST_INIT(&d.farewells);
 	LIST_INIT(&d.mirrors);
 	LIST_INIT(&d.peers);
 	LIST_INIT(&d.routes);
@@ -258,7 +265,8 @@ int main(int argc, char **argv)
 	d.base = event_base_new();
 	if (!d.base || mesh_listen(&d))
 		log_die("%s: cannot listen: %s", d.host, strerror(errno));
-	event_add(event_new(d.base, STDIN_FILENO, EV_READ | EV_PERSIST, stdin_cb, &d), NULL);
+	d.stdin_ended = event_new(d.base, STDIN_FILENO, EV_READ | EV_PERSIST, stdin_cb, &d);
+	event_add(d.stdin_ended, NULL);
 	event_add(evsignal_new(d.base, SIGCHLD, sigchld_cb, &d), NULL);
 	event_base_once(d.base, -1, EV_TIMEOUT, probe_cb, &d, &quiet);
 	coordinator_dial(&d, s.coordinator_ip, s.coordinator_port);

@@ -27,7 +27,7 @@ struct pump_channel {
 
 struct pump {
 	struct event_base *base;  /* borrowed */
-	struct link *coordinator; /* borrowed */
+	struct link *const *coordinator; /* borrowed; NULL there: it is gone, pump_again makes up for what was not sent */
 	uint32_t member;
 	unsigned have;
 	bool running;
@@ -83,7 +83,7 @@ static void writable_cb(evutil_socket_t fd, short what, void *arg)
 	struct pump_channel *c = arg;
 
 	if (write_in(c))
-		channel_in_ack(&c->in, c->pump->coordinator, c->pump->member, c->number);
+		channel_in_ack(&c->in, *c->pump->coordinator, c->pump->member, c->number);
 	if (evbuffer_get_length(c->in.bytes) > 0)
 		event_add(c->writable, NULL);
 }
@@ -113,7 +113,7 @@ static void readable_cb(evutil_socket_t fd, short what, void *arg)
 	struct pump_channel *c = arg;
 
 	read_out(c, channel_out_room(&c->out));
-	channel_out_send(&c->out, c->pump->coordinator, c->pump->member, c->number);
+	channel_out_send(&c->out, *c->pump->coordinator, c->pump->member, c->number);
 	if (channel_out_room(&c->out) > 0)
 		event_add(c->readable, NULL);
 }
@@ -135,7 +135,7 @@ static int channel_open(struct pump_channel *c)
 	return 0;
 }
 
-struct pump *pump_create(struct event_base *base, struct link *coordinator, uint32_t member, unsigned have)
+struct pump *pump_create(struct event_base *base, struct link *const *coordinator, uint32_t member, unsigned have)
 {
 	struct pump *p = calloc(1, sizeof(*p));
 
@@ -209,7 +209,7 @@ void pump_start(struct pump *p)
 			continue;
 		if (carries_in(c)) {
 			feed(c);
-			channel_in_ack(&c->in, p->coordinator, p->member, i);
+			channel_in_ack(&c->in, *p->coordinator, p->member, i);
 		}
 		if (carries_out(c)) {
 			channel_out_rewind(&c->out);
@@ -232,7 +232,7 @@ void pump_data(struct pump *p, const Ms__Data *data)
 	if (channel_in_take(&c->in, data))
 		feed(c);
 	else if (p->running)
-		channel_in_ack(&c->in, p->coordinator, p->member, c->number);
+		channel_in_ack(&c->in, *p->coordinator, p->member, c->number);
 }
 
 void pump_ack(struct pump *p, const Ms__Ack *ack)
@@ -355,6 +355,22 @@ void pump_finish(struct pump *p)
 		struct pump_channel *c = &p->channel[i];
 
 		if (c->end >= 0 && carries_out(c))
-			channel_out_send(&c->out, p->coordinator, p->member, i);
+			channel_out_send(&c->out, *p->coordinator, p->member, i);
+	}
+}
+
+void pump_again(struct pump *p)
+{
+	for (unsigned i = 0; i < MS_CHANNELS; i++) {
+		struct pump_channel *c = &p->channel[i];
+
+		if (c->end < 0)
+			continue;
+		if (carries_in(c) && p->running)
+			channel_in_ack(&c->in, *p->coordinator, p->member, i);
+		if (carries_out(c)) {
+			channel_out_rewind(&c->out);
+			channel_out_send(&c->out, *p->coordinator, p->member, i);
+		}
 	}
 }

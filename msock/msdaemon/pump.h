@@ -18,8 +18,8 @@
 
 struct pump;
 
-/* have: bit n for channel n. NULL with errno. */
-struct pump *pump_create(struct event_base *base, struct link *coordinator, uint32_t member, unsigned have);
+/* have: bit n for channel n. coordinator: where the present link to it stands; borrowed. NULL with errno. */
+struct pump *pump_create(struct event_base *base, struct link *const *coordinator, uint32_t member, unsigned have);
 void pump_destroy(struct pump *p);
 unsigned pump_have(const struct pump *p);
 /* The member's end of a channel (borrowed), -1 if it has none. */
@@ -36,5 +36,7 @@ void pump_state_send(struct pump *p, uint64_t m, struct link *target);
 bool pump_state_put(struct pump *p, const Ms__PumpState *state);
 /* The member has ended: send all it wrote. */
 void pump_finish(struct pump *p);
+/* Send what is not acknowledged again; also after pump_finish. */
+void pump_again(struct pump *p);
 
 #endif

@@ -200,3 +200,16 @@ void relay_link_lost(struct daemon *d, const char *host)
 	if (r->known && !strcmp(r->place.host, host))
 		r->known = false;
 }
+
+void relay_again(struct daemon *d)
+{
+	struct route *r;
+
+	LIST_FOREACH(r, &d->routes, entry)
+	{
+		if (!r->asked)
+			continue;
+		r->asked = false;
+		ask(d, r);
+	}
+}

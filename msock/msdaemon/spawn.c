@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "msdaemon/farewell.h"
 #include "msdaemon/member.h"
 #include "proto/log.h"
 
@@ -116,16 +117,6 @@ static void child(struct member *m, const Ms__Spawn *s, char **env, int control,
 	child_fail(error_fd, "");
 }
 
-static void report_error(struct daemon *d, uint32_t member, const char *error, int code)
-{
-	Ms__Exit e = MS__EXIT__INIT;
-
-	e.member = member;
-	e.error = (char *)error;
-	e.code = code;
-	link_send(d->coordinator, LINK_MSG(EXIT, exit, &e));
-}
-
 /* After the fork: did exec succeed?  An empty pipe says yes. */
 static bool started(struct daemon *d, struct member *m, const Ms__Spawn *s, int error_fd)
 {
@@ -140,7 +131,7 @@ static bool started(struct daemon *d, struct member *m, const Ms__Spawn *s, int 
 		why[n] = 0;
 		snprintf(text, sizeof(text), "cannot run %s on %s: %s", s->argv[0], d->host, why + 1);
 		waitpid(m->pid, NULL, 0);
-		report_error(d, m->id, text, why[0]);
+		farewell_error(d, m->id, text, why[0]);
 		return false;
 	}
 	spawned.member = m->id;
@@ -161,12 +152,13 @@ void spawn_member(struct daemon *d, const Ms__Spawn *s)
 	int control = -1, error_pipe[2] = { -1, -1 };
 	char **env = NULL, *env_own[2] = { NULL, NULL };
 
+	farewell_forget(d, s->member); /* of another process with that number */
 	m->virtual_ip = s->virtual_ip;
 	m->pmi_fd = s->pmi_fd;
-	m->pump = pump_create(d->base, d->coordinator, m->id, channels_of(s));
+	m->pump = pump_create(d->base, &d->coordinator, m->id, channels_of(s));
 	control = member_control_open(m);
 	if (!m->pump || control < 0 || pipe2(error_pipe, O_CLOEXEC) || s->n_argv == 0) {
-		report_error(d, m->id, strerror(errno), SPAWN_CANNOT_RUN);
+		farewell_error(d, m->id, strerror(errno), SPAWN_CANNOT_RUN);
 		goto failed;
 	}
 	env = make_env(d, s, SPAWN_CONTROL_FD, env_own);
@@ -176,7 +168,7 @@ void spawn_member(struct daemon *d, const Ms__Spawn *s)
 	close(error_pipe[1]);
 	error_pipe[1] = -1;
 	if (m->pid < 0) {
-		report_error(d, m->id, strerror(errno), SPAWN_CANNOT_RUN);
+		farewell_error(d, m->id, strerror(errno), SPAWN_CANNOT_RUN);
 		goto failed;
 	}
 	if (!started(d, m, s, error_pipe[0]))

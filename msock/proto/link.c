@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "proto/log.h"
@@ -396,5 +397,27 @@ void link_flush(struct link *l, int timeout_ms)
 			break;
 		if (evbuffer_get_length(out) > 0 && poll(&p, 1, timeout_ms) <= 0)
 			break;
+	}
+}
+
+void link_await_end(struct link *l, int timeout_ms)
+{
+	struct pollfd p = { .events = POLLIN };
+	struct timespec now;
+	long long end;
+	char junk[4096];
+
+	if (!l || l->state != LINK_UP)
+		return;
+	p.fd = bufferevent_getfd(l->bev);
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	end = now.tv_sec * 1000LL + now.tv_nsec / 1000000 + timeout_ms;
+	for (;;) {
+		long long left = end - (now.tv_sec * 1000LL + now.tv_nsec / 1000000);
+		ssize_t n = left > 0 && poll(&p, 1, (int)left) > 0 ? read(p.fd, junk, sizeof(junk)) : -1;
+
+		if (n == 0 || (n < 0 && (left <= 0 || (errno != EINTR && errno != EAGAIN))))
+			return;
+		clock_gettime(CLOCK_MONOTONIC, &now);
 	}
 }

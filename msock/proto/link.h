@@ -51,6 +51,8 @@ struct sockaddr_in link_peer(const struct link *l);
 void link_send(struct link *l, const Ms__Msg *msg);
 /* As if the wire were cut: both ends see that soon. For fault points. */
 void link_break(struct link *l);
+/* Throw away what comes until the other end closes it, at most timeout_ms; for the end of a process. */
+void link_await_end(struct link *l, int timeout_ms);
 /* Send what waits, at most timeout_ms; for the last words of a process. */
 void link_flush(struct link *l, int timeout_ms);
 

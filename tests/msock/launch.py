@@ -127,21 +127,38 @@ class Talker:
 class Launch:
     """One coordinator with its daemons."""
 
-    def __init__(self, hosts=("127.0.0.2", "127.0.0.3"), lines=(), job="4711-0badcafe", err=None):
+    def __init__(self, hosts=("127.0.0.2", "127.0.0.3"), lines=(), job="4711-0badcafe", err=None, secret=False):
+        """secret: as mpiexec, which can start the coordinator again then (again())."""
         self.top = tempfile.mkdtemp(prefix="msock-launch-")
         self.job = job
         self.env = dict(os.environ, MSOCK_RUNDIR=self.top, MSOCK_HELPERDIR=f"{BUILD}:{BUILD}/msock/image",
                         MSOCK_LIBDIR=os.path.join(BUILD, ".libs"))
         self.env.pop("MSOCK_JOBDIR", None)
-        self.coord = subprocess.Popen([program("msrank-coord")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=err,
+        self.err = err
+        self.config = [f"job {job}", *([f"secret {os.urandom(32).hex()}"] if secret else []), *lines, *(f"host {name}" for name in hosts)]
+        self.start(self.config)
+        self.dir = self.said.removeprefix("ready ")
+        self.env["MSOCK_JOBDIR"] = self.dir
+
+    def start(self, config):
+        self.coord = subprocess.Popen([program("msrank-coord")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.err,
                                       env=self.env)
-        config = [f"job {job}", *lines, *(f"host {name}" for name in hosts), "end", ""]
-        self.coord.stdin.write("\n".join(config).encode())
+        self.coord.stdin.write("\n".join([*config, "end", ""]).encode())
         self.coord.stdin.flush()
         ready, _, _ = select.select([self.coord.stdout], [], [], LIMIT_S)
         self.said = self.coord.stdout.readline().decode().strip() if ready else "nothing"
-        self.dir = self.said.removeprefix("ready ")
-        self.env["MSOCK_JOBDIR"] = self.dir
+
+    def kill(self):
+        """The coordinator dies."""
+        self.coord.kill()
+        self.coord.wait()
+        self.coord.stdin.close()
+        self.coord.stdout.close()
+
+    def again(self):
+        """Another coordinator, as mpiexec starts one: what it says."""
+        self.start([*self.config, "again"])
+        return self.said
 
     def stub(self, rank, words, host="127.0.0.2", **options):
         env = dict(self.env, PMI_RANK=str(rank), **options.pop("env", {}))
