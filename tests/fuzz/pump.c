@@ -13,6 +13,7 @@ static void on_warning(int severity, const char *text)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+	static struct link *const nobody = NULL;
 	static struct event_base *base;
 	Ms__PumpState *state = size ? ms__pump_state__unpack(NULL, size - 1, data + 1) : NULL;
 	struct pump *p;
@@ -21,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	if (!base)
 		base = event_base_new(), event_set_log_callback(on_warning);
-	p = pump_create(base, NULL, 1, data[0] & 0xf);
+	p = pump_create(base, &nobody, 1, data[0] & 0xf);
 	if (!p)
 		abort();
 	if (pump_state_put(p, state))
