@@ -89,6 +89,8 @@ int msock__sock_name(int fd, bool peer, struct sockaddr *addr, socklen_t *size);
 int msock__sock_setopt(int fd, int level, int name, const void *value, socklen_t size);
 int msock__sock_getopt(int fd, int level, int name, void *value, socklen_t *size);
 
+bool msock__sock_is_stream(int fd);
+
 /* What passes the bytes is a pair of unix sockets at present. */
 bool msock__sock_is_paired(int fd);
 

@@ -490,7 +490,7 @@ void msock__after_fork_parent(void)
 	calls_leave(mask, 0);
 }
 
-bool msock__sock_is_paired(int fd)
+static bool sock_test(int fd, bool direct)
 {
 	struct sock *s;
 	uint64_t mask;
@@ -500,9 +500,19 @@ bool msock__sock_is_paired(int fd)
 		return false;
 	mask = calls_enter();
 	s = sock_find(fd);
-	is = s && s->kind == SOCK_IS_STREAM && !s->direct;
+	is = s && s->kind == SOCK_IS_STREAM && (direct || !s->direct);
 	calls_leave(mask, 0);
 	return is;
+}
+
+bool msock__sock_is_stream(int fd)
+{
+	return sock_test(fd, true);
+}
+
+bool msock__sock_is_paired(int fd)
+{
+	return sock_test(fd, false);
 }
 
 /* What waits beyond the number. */

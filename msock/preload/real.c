@@ -42,6 +42,13 @@ static const char *const real_names[REAL_COUNT] = {
 	REAL_NAME(fcntl64),
 	REAL_NAME(ioctl),
 	REAL_NAME(fclose),
+	REAL_NAME(read),
+	REAL_NAME(readv),
+	REAL_NAME(recv),
+	REAL_NAME(recvfrom),
+	REAL_NAME(recvmsg),
+	REAL_NAME(write),
+	REAL_NAME(writev),
 };
 
 void *real_table[REAL_COUNT];

@@ -64,6 +64,13 @@ enum real_name {
 	REAL_fcntl64,
 	REAL_ioctl,
 	REAL_fclose,
+	REAL_read,
+	REAL_readv,
+	REAL_recv,
+	REAL_recvfrom,
+	REAL_recvmsg,
+	REAL_write,
+	REAL_writev,
 	REAL_COUNT,
 };
 

@@ -4,8 +4,7 @@
  *
  * What passes the bytes is not here: under the number is a kernel socket
  * (lib/sock.h), so read, write, send, poll, stdio and the rest are the
- * kernel's own.  Only a destination given to send is taken away, which TCP
- * ignores and a unix socket does not.
+ * kernel's own; transfers.c has what is to be added to that.
  *
  * A call of which the library says MSOCK__NOT_OURS is the C library's.
  */
@@ -29,6 +28,7 @@
 #include "preload/preload.h"
 #include "preload/real.h"
 #include "preload/sockets.h"
+#include "preload/transfers.h"
 #include "preload/window.h"
 
 static bool sockets;
@@ -196,6 +196,9 @@ PRELOAD_API int setsockopt(int fd, int level, int name, const void *value, sockl
 {
 	int result = sockets_here() ? msock__sock_setopt(fd, level, name, value, size) : MSOCK__NOT_OURS;
 
+	if (sockets)
+		transfers_note_option(level, name);
+
 	return result == MSOCK__NOT_OURS ? REAL(setsockopt)(fd, level, name, value, size) : (int)window_result(result);
 }
 
@@ -204,43 +207,6 @@ PRELOAD_API int getsockopt(int fd, int level, int name, void *value, socklen_t *
 	int result = sockets ? msock__sock_getopt(fd, level, name, value, size) : MSOCK__NOT_OURS;
 
 	return result == MSOCK__NOT_OURS ? REAL(getsockopt)(fd, level, name, value, size) : (int)window_result(result);
-}
-
-/* A unix socket would take an urgent byte and lose it. */
-static bool socket_refuses(int fd, int flags)
-{
-	if (!(flags & MSG_OOB) || !sockets || !msock__sock_is_paired(fd))
-		return false;
-	errno = EOPNOTSUPP;
-	return true;
-}
-
-PRELOAD_API ssize_t send(int fd, const void *bytes, size_t n, int flags)
-{
-	return socket_refuses(fd, flags) ? -1 : REAL(send)(fd, bytes, n, flags);
-}
-
-PRELOAD_API ssize_t sendto(int fd, const void *bytes, size_t n, int flags, const struct sockaddr *addr, socklen_t size)
-{
-	if (socket_refuses(fd, flags))
-		return -1;
-	if (addr && sockets && msock__sock_is_paired(fd))
-		addr = NULL, size = 0;
-	return REAL(sendto)(fd, bytes, n, flags, addr, size);
-}
-
-PRELOAD_API ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
-{
-	struct msghdr without;
-
-	if (socket_refuses(fd, flags))
-		return -1;
-	if (!msg || !msg->msg_name || !sockets || !msock__sock_is_paired(fd))
-		return REAL(sendmsg)(fd, msg, flags);
-	without = *msg;
-	without.msg_name = NULL;
-	without.msg_namelen = 0;
-	return REAL(sendmsg)(fd, &without, flags);
 }
 
 PRELOAD_API int dup(int fd)

@@ -11,7 +11,7 @@ import launch  # noqa: E402
 from launch import tap  # noqa: E402
 
 HOSTS = ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5"]
-WAYS = ["threads", "poll", "select", "epoll", "edge", "oneshot", "echo"]
+WAYS = ["threads", "poll", "select", "epoll", "edge", "oneshot", "echo", "whole", "timed"]
 VIAS = ["auto", "drain", "mirror"]
 JOIN = {"MSOCK_JOIN": "sockets", "MSOCK_CHECK": "1"}
 MOVES = tap.number("MOVES", 4)

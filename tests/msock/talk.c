@@ -8,7 +8,9 @@
  * Both ends write bytes whose values follow from their place, in calls of many
  * kinds and sizes, and check those that they read.  WAY says how an end waits:
  * threads (one that reads, one that writes, both blocking), poll, select,
- * epoll, edge (EPOLLET), oneshot, or echo (alternating messages, blocking).
+ * epoll, edge (EPOLLET), oneshot, echo (alternating messages, blocking), whole
+ * (threads whose calls must each come back with all that was asked for, or with
+ * a signal), or timed (whole, on a socket with time limits).
  * SIGUSR2: say how much went by.  SIGUSR1: write no more, read to the end of
  * file, say how much it was and end with 0.  Anything unexpected ends with 1.
  */
@@ -32,7 +34,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum { TALK_MOST = 40000, TALK_ECHO = 64 };
+enum { TALK_MOST = 40000, TALK_ECHO = 64, TALK_WHOLE = 3000000, TALK_LIMIT_S = 300 };
 
 static volatile sig_atomic_t ending, asked;
 static volatile uint64_t sent, received;
@@ -74,8 +76,11 @@ static void check(const unsigned char *buf, size_t n, uint64_t from)
 			die("byte %lu is wrong: %u", from + i, buf[i]);
 }
 
+static volatile sig_atomic_t signals;
+
 static void on_signal(int signal)
 {
+	signals++;
 	if (signal == SIGUSR1)
 		ending = 1;
 	else
@@ -169,6 +174,65 @@ static void by_threads(int fd)
 		n = write_some(fd);
 		if (n < 0 && errno != EINTR)
 			die("write");
+		say_if_asked();
+	}
+	shutdown(fd, SHUT_WR);
+	pthread_join(thread, NULL);
+}
+
+static void *whole_reader(void *arg)
+{
+	static unsigned char buf[TALK_WHOLE];
+	unsigned mine = seed * 77;
+	int fd = *(int *)arg;
+	ssize_t got;
+
+	do {
+		sig_atomic_t before = signals;
+		size_t n = 1 + (mine = mine * 1103515245u + 12345u) % TALK_WHOLE;
+		struct iovec iov[2] = { { buf, n / 2 }, { buf + n / 2, n - n / 2 } };
+		struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
+
+		got = mine >> 20 & 1 ? recv(fd, buf, n, MSG_WAITALL) : recvmsg(fd, &msg, MSG_WAITALL);
+		if (got < 0 && (errno != EINTR || signals == before))
+			die("recv");
+		if (got > 0) {
+			check(buf, (size_t)got, received);
+			received += (uint64_t)got;
+		}
+		if (got > 0 && (size_t)got < n && signals == before && recv(fd, buf, 1, MSG_WAITALL) != 0)
+			die("%zd bytes read of %zu, and it was not the end", got, n);
+	} while (got != 0);
+	return NULL;
+}
+
+static void by_whole(int fd, bool timed)
+{
+	static unsigned char buf[TALK_WHOLE];
+	struct timeval limit = { .tv_sec = TALK_LIMIT_S };
+	pthread_t thread;
+
+	if (timed && (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) ||
+		      setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit))))
+		die("setsockopt");
+	pthread_create(&thread, NULL, whole_reader, &fd);
+	while (!ending) {
+		sig_atomic_t before = signals;
+		size_t n = 1 + any(TALK_WHOLE);
+		struct iovec iov[2] = { { buf, n / 2 }, { buf + n / 2, n - n / 2 } };
+		struct msghdr msg = { .msg_iov = iov, .msg_iovlen = 2 };
+		ssize_t done;
+
+		fill(buf, n);
+		switch (any(4)) {
+		case 0: done = write(fd, buf, n); break;
+		case 1: done = send(fd, buf, n, 0); break;
+		case 2: done = writev(fd, iov, 2); break;
+		default: done = sendmsg(fd, &msg, 0); break;
+		}
+		if (done != (ssize_t)n && signals == before)
+			die("%zd bytes written of %zu", done, n);
+		sent += done > 0 ? (uint64_t)done : 0;
 		say_if_asked();
 	}
 	shutdown(fd, SHUT_WR);
@@ -394,6 +458,8 @@ int main(int argc, char **argv)
 		by_threads(fd);
 	else if (!strcmp(way, "echo"))
 		by_echo(fd);
+	else if (!strcmp(way, "whole") || !strcmp(way, "timed"))
+		by_whole(fd, !strcmp(way, "timed"));
 	else
 		by_events(fd, !strcmp(way, "poll") ? by_poll : !strcmp(way, "select") ? by_select : by_epoll);
 	close(fd);

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * transfers.h - the calls that carry bytes, where a kick would be seen.
+ */
+#ifndef PRELOAD_TRANSFERS_H
+#define PRELOAD_TRANSFERS_H
+
+#include <stdbool.h>
+
+/* The program has set this option of a socket. */
+void transfers_note_option(int level, int name);
+
+/* A unix socket would take an urgent byte and lose it: true, with errno. */
+bool socket_refuses_urgent(int fd, int flags);
+
+#endif
