@@ -42,7 +42,7 @@ struct action {
 	bool mask_has_kick;
 };
 
-static __thread volatile unsigned action_breaks __attribute__((tls_model("initial-exec")));
+__thread volatile unsigned preload_break_count __attribute__((tls_model("initial-exec"), visibility("hidden")));
 
 static struct action actions[ACTIONS];
 static struct sigaction kick_action; /* what the application gave for the kick signal */
@@ -78,7 +78,7 @@ static void actions_leave(uint64_t mask)
 
 volatile unsigned *preload_breaks(void)
 {
-	return &action_breaks;
+	return &preload_break_count;
 }
 
 void actions_after_fork_child(void)
@@ -133,7 +133,7 @@ static void action_trampoline(int signal, siginfo_t *info, void *context)
 	++*msock__app_signals();
 	window_rewind(uc);
 	if (!(action->flags & SA_RESTART)) {
-		action_breaks++;
+		preload_break_count++;
 		action_end_restarted(uc);
 	}
 	handler(signal, info, context);

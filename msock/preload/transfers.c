@@ -9,8 +9,9 @@
  * the socket any call ends with EINTR.  A program meets these only if one of
  * its own signals strikes, so here such a call goes on.
  *
- * Who has never set a time limit pays a load and a branch for a read, and a
- * comparison more for a write.
+ * Who has never set a time limit pays four instructions for a read and some
+ * fifteen for a write or send: what the kernel did is compared with what was
+ * asked for, and the arguments must still be there then.
  */
 #include "preload/transfers.h"
 
@@ -35,7 +36,7 @@ ssize_t __recv_chk(int fd, void *bytes, size_t n, size_t room, int flags);
 ssize_t __recvfrom_chk(int fd, void *bytes, size_t n, size_t room, int flags, struct sockaddr *addr, socklen_t *size);
 void __chk_fail(void) __attribute__((noreturn));
 
-static bool timed; /* some socket has a time limit */
+static bool timed __attribute__((used)); /* some socket has a time limit */
 
 void transfers_note_option(int level, int name)
 {
@@ -203,14 +204,35 @@ static bool transfer_is_limited(int fd, int option)
 	return transfer_limit(fd, 0, option, &limit);
 }
 
-PRELOAD_API ssize_t read(int fd, void *bytes, size_t n)
+/* Looked up at the first call, which a constructor of another library may make. */
+#define FIRST(name, parameters, arguments)               \
+	static ssize_t name##_first parameters;          \
+	static ssize_t(*real_##name) parameters USED = name##_first; \
+	static ssize_t name##_first parameters           \
+	{                                                \
+		real_##name = REAL(name);                \
+		return real_##name arguments;            \
+	}
+#define USED __attribute__((used))
+
+FIRST(read, (int fd, void *bytes, size_t n), (fd, bytes, n))
+FIRST(recv, (int fd, void *bytes, size_t n, int flags), (fd, bytes, n, flags))
+FIRST(write, (int fd, const void *bytes, size_t n), (fd, bytes, n))
+FIRST(send, (int fd, const void *bytes, size_t n, int flags), (fd, bytes, n, flags))
+
+static __attribute__((noinline)) ssize_t read_slowly(int fd, void *bytes, size_t n)
 {
 	struct iovec part = {bytes, n};
 	struct msghdr msg = {.msg_iov = &part, .msg_iovlen = 1};
 
-	if (transfer_timed() && transfer_is_limited(fd, SO_RCVTIMEO))
-		return timed_receive(fd, &msg, 0);
-	return REAL(read)(fd, bytes, n);
+	return transfer_is_limited(fd, SO_RCVTIMEO) ? timed_receive(fd, &msg, 0) : real_read(fd, bytes, n);
+}
+
+PRELOAD_API ssize_t read(int fd, void *bytes, size_t n)
+{
+	if (transfer_timed())
+		return read_slowly(fd, bytes, n);
+	return real_read(fd, bytes, n);
 }
 
 PRELOAD_API ssize_t readv(int fd, const struct iovec *parts, int count)
@@ -236,14 +258,19 @@ static ssize_t receive_slowly(int fd, struct msghdr *msg, int flags)
 	return transfer_rest(call_receive, fd, msg, flags, (size_t)n, breaks);
 }
 
-PRELOAD_API ssize_t recv(int fd, void *bytes, size_t n, int flags)
+static __attribute__((noinline)) ssize_t recv_slowly(int fd, void *bytes, size_t n, int flags)
 {
 	struct iovec part = {bytes, n};
 	struct msghdr msg = {.msg_iov = &part, .msg_iovlen = 1};
 
-	if ((flags & MSG_WAITALL || transfer_timed()) && msock__sock_is_stream(fd))
-		return receive_slowly(fd, &msg, flags);
-	return REAL(recv)(fd, bytes, n, flags);
+	return msock__sock_is_stream(fd) ? receive_slowly(fd, &msg, flags) : real_recv(fd, bytes, n, flags);
+}
+
+PRELOAD_API ssize_t recv(int fd, void *bytes, size_t n, int flags)
+{
+	if (flags & MSG_WAITALL || transfer_timed())
+		return recv_slowly(fd, bytes, n, flags);
+	return real_recv(fd, bytes, n, flags);
 }
 
 PRELOAD_API ssize_t recvfrom(int fd, void *bytes, size_t n, int flags, struct sockaddr *addr, socklen_t *size)
@@ -288,7 +315,8 @@ PRELOAD_API ssize_t __recvfrom_chk(int fd, void *bytes, size_t n, size_t room, i
 	return recvfrom(fd, bytes, n, flags, addr, size);
 }
 
-static __attribute__((noinline)) ssize_t write_rest(int fd, const void *bytes, size_t n, int flags, ssize_t done, unsigned breaks)
+/* What a write or send that came back short left; `done` is more than 0. */
+USED static ssize_t write_rest(int fd, const void *bytes, size_t n, int flags, ssize_t done, unsigned breaks)
 {
 	struct iovec part = {(void *)bytes, n};
 	struct msghdr msg = {.msg_iov = &part, .msg_iovlen = 1};
@@ -296,41 +324,86 @@ static __attribute__((noinline)) ssize_t write_rest(int fd, const void *bytes, s
 	return transfer_timed() ? done : transfer_rest(call_send, fd, &msg, flags, (size_t)done, breaks);
 }
 
-static __attribute__((noinline)) ssize_t write_limited(int fd, const void *bytes, size_t n, int flags)
+/* A time limit, or an urgent byte. */
+USED static ssize_t send_slowly(int fd, const void *bytes, size_t n, int flags)
 {
 	struct iovec part = {(void *)bytes, n};
 	struct msghdr msg = {.msg_iov = &part, .msg_iovlen = 1};
 
-	return timed_send(fd, &msg, flags);
-}
-
-PRELOAD_API ssize_t write(int fd, const void *bytes, size_t n)
-{
-	unsigned breaks = *preload_breaks();
-	ssize_t went;
-
-	if (transfer_timed() && transfer_is_limited(fd, SO_SNDTIMEO))
-		return write_limited(fd, bytes, n, 0);
-	went = REAL(write)(fd, bytes, n);
-	if (__builtin_expect(went > 0 && (size_t)went < n, 0))
-		return write_rest(fd, bytes, n, 0, went, breaks);
-	return went;
-}
-
-PRELOAD_API ssize_t send(int fd, const void *bytes, size_t n, int flags)
-{
-	unsigned breaks = *preload_breaks();
-	ssize_t went;
-
 	if (socket_refuses_urgent(fd, flags))
 		return -1;
-	if (transfer_timed() && transfer_is_limited(fd, SO_SNDTIMEO))
-		return write_limited(fd, bytes, n, flags);
-	went = REAL(send)(fd, bytes, n, flags);
-	if (__builtin_expect(went > 0 && (size_t)went < n, 0))
-		return write_rest(fd, bytes, n, flags, went, breaks);
-	return went;
+	return transfer_is_limited(fd, SO_SNDTIMEO) ? timed_send(fd, &msg, flags) : real_send(fd, bytes, n, flags);
 }
+
+USED static ssize_t write_slowly(int fd, const void *bytes, size_t n)
+{
+	struct iovec part = {(void *)bytes, n};
+	struct msghdr msg = {.msg_iov = &part, .msg_iovlen = 1};
+
+	return transfer_is_limited(fd, SO_SNDTIMEO) ? timed_send(fd, &msg, 0) : real_write(fd, bytes, n);
+}
+
+#if defined(__x86_64__)
+/*
+ * ssize_t write(int fd, const void *bytes, size_t n)
+ * ssize_t send(int fd, const void *bytes, size_t n, int flags)
+ *
+ * The compiler would save what it needs later in registers that it must save
+ * first: twice the instructions.
+ */
+__asm__(".pushsection .text\n"
+	".macro transfer name, flags\n"
+	".globl \\name\n"
+	".type \\name, @function\n"
+	"\\name:\n"
+	"	.cfi_startproc\n"
+	"	cmpb $0, timed(%rip)\n"
+	"	jne \\name\\()_slowly\n"
+	".if \\flags\n"
+	"	test $1, %cl\n" /* MSG_OOB */
+	"	jne \\name\\()_slowly\n"
+	"	push %rcx\n"
+	".else\n"
+	"	push $0\n"
+	".endif\n"
+	"	.cfi_adjust_cfa_offset 8\n"
+	"	push %rdx\n"
+	"	.cfi_adjust_cfa_offset 8\n"
+	"	push %rsi\n"
+	"	.cfi_adjust_cfa_offset 8\n"
+	"	push %rdi\n"
+	"	.cfi_adjust_cfa_offset 8\n"
+	"	mov preload_break_count@gottpoff(%rip), %rax\n"
+	"	mov %fs:(%rax), %eax\n"
+	"	push %rax\n"
+	"	.cfi_adjust_cfa_offset 8\n"
+	"	call *real_\\name(%rip)\n"
+	"	cmp 24(%rsp), %rax\n"
+	"	jl 1f\n"
+	"2:	add $40, %rsp\n"
+	"	.cfi_adjust_cfa_offset -40\n"
+	"	ret\n"
+	"	.cfi_adjust_cfa_offset 40\n"
+	"1:	test %rax, %rax\n"
+	"	jle 2b\n"
+	"	mov (%rsp), %r9d\n"
+	"	mov %rax, %r8\n"
+	"	mov 32(%rsp), %rcx\n"
+	"	mov 24(%rsp), %rdx\n"
+	"	mov 16(%rsp), %rsi\n"
+	"	mov 8(%rsp), %rdi\n"
+	"	call write_rest\n"
+	"	jmp 2b\n"
+	"	.cfi_endproc\n"
+	".size \\name, .-\\name\n"
+	".endm\n"
+	"transfer write, 0\n"
+	"transfer send, 1\n"
+	".purgem transfer\n"
+	".popsection\n");
+#else
+#error "write and send are not written for this processor"
+#endif
 
 PRELOAD_API ssize_t sendto(int fd, const void *bytes, size_t n, int flags, const struct sockaddr *addr, socklen_t size)
 {
