@@ -60,7 +60,7 @@ struct shared {
 
 static struct shared *shared;
 static unsigned me;
-static uint64_t random_state;
+static __thread uint64_t random_state; /* not of both threads: a seed tells what each does */
 static struct flow outgoing[FLOWS], incoming[INCOMING];
 static int listener_tag;
 
@@ -264,6 +264,7 @@ static unsigned count_open(void)
 /* A second thread: freezes must stop it too, kicks may hit it. */
 static void *idle_thread(void *arg)
 {
+	random_state = me + 1;
 	for (;;)
 		compute(roll(2) ? 0.0002 : 0.001), usleep(2000);
 	return NULL;
