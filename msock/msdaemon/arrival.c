@@ -387,6 +387,8 @@ void arrival_member_died(struct member *m)
 {
 	char why[IMAGE_WHY];
 
+	if (m->control)
+		packets_drain(m->control); /* it may have said itself why */
 	if (WIFSIGNALED(m->status))
 		snprintf(why, sizeof(why), "the restorer on %.100s was killed by signal %d", m->d->host,
 			 WTERMSIG(m->status));

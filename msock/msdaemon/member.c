@@ -181,6 +181,7 @@ void member_relay(struct member *m, uint32_t from, const void *bytes, size_t siz
 	h = m->held_count < MEMBER_HELD ? malloc(sizeof(*h) + size) : NULL;
 	if (!h)
 		return;
+	h->ended = false;
 	h->from = from;
 	h->size = size;
 	memcpy(h->bytes, bytes, size);
@@ -195,13 +196,31 @@ void member_release_held(struct member *m, bool deliver)
 	m->holding = false;
 	while ((h = STAILQ_FIRST(&m->held))) {
 		STAILQ_REMOVE_HEAD(&m->held, next);
-		if (deliver)
+		if (h->ended && deliver)
+			control_ended(m, h->from, h->status);
+		else if (deliver)
 			control_relay(m, h->from, h->bytes, h->size);
-		else
+		else if (!h->ended)
 			relay_send(m->d, m->id, h->from, h->bytes, h->size);
 		free(h);
 	}
 	m->held_count = 0;
+}
+
+/*
+ * The restorer expects nothing but its orders.  Its source may be frozen and
+ * will not read this: the member learns it as soon as it runs here.
+ */
+static void hold_end(struct member *m, uint32_t id, int status)
+{
+	struct held *h = calloc(1, sizeof(*h));
+
+	if (!h)
+		log_die("out of memory");
+	h->ended = true;
+	h->from = id;
+	h->status = status;
+	STAILQ_INSERT_TAIL(&m->held, h, next);
 }
 
 void member_ended_elsewhere(struct daemon *d, uint32_t id, int status)
@@ -209,6 +228,8 @@ void member_ended_elsewhere(struct daemon *d, uint32_t id, int status)
 	struct member *m;
 
 	LIST_FOREACH(m, &d->members, entry)
-	if (m->id != id)
+	if (m->id != id && m->state == MEMBER_COMING)
+		hold_end(m, id, status);
+	else if (m->id != id)
 		control_ended(m, id, status);
 }

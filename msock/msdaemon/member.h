@@ -23,8 +23,10 @@ enum member_state {
 };
 
 STAILQ_HEAD(held_list, held);
-struct held { /* a relink message that waits until the move is decided */
+struct held { /* a relink message that waits until the move is decided, or the word of a member's end */
 	STAILQ_ENTRY(held) next;
+	bool ended; /* `from` has ended, with `status` */
+	int status;
 	uint32_t from;
 	size_t size;
 	uint8_t bytes[];
@@ -99,7 +101,7 @@ void member_relay(struct member *m, uint32_t from, const void *bytes, size_t siz
 void member_release_held(struct member *m, bool deliver);
 
 void member_signal(struct member *m, int signo);
-/* Somebody else has ended: tell all here. */
+/* Somebody else has ended: tell all here, those that are coming when they are here. */
 void member_ended_elsewhere(struct daemon *d, uint32_t id, int status);
 
 #endif
