@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Programs as they are under msrun --sockets: one is the job's first member, others join it; all are moved while they work."""
+import hashlib
 import os
 import shutil
 import subprocess
@@ -26,13 +27,15 @@ def address(rank):
 class Member:
     """One program, which is a member of the job."""
 
-    def __init__(self, job, rank, words, stdin=subprocess.DEVNULL, text=True, cwd=TOP):
+    def __init__(self, job, rank, words, stdin=subprocess.DEVNULL, text=True, user=None):
+        """user: whose job it is, as subprocess has it, if not ours."""
         options = ["--job", job, "--host", ",".join(HOSTS)] if rank == 0 else \
             ["--join", job, "--rank", str(rank), "--host", HOSTS[rank % 3]]
         self.job, self.rank, self.at = job, rank, rank % 3
+        self.options = {"env": ENV, "cwd": TOP, **(user or {})}
         with open(os.path.join(TOP, f"{job}.{rank}.err"), "wb") as err:
-            self.process = subprocess.Popen([launch.program("msrun"), "--sockets", *options, "--", *words], env=ENV, cwd=cwd,
-                                            stdin=stdin, stdout=subprocess.PIPE, stderr=err, text=text)
+            self.process = subprocess.Popen([launch.program("msrun"), "--sockets", *options, "--", *words], stdin=stdin,
+                                            stdout=subprocess.PIPE, stderr=err, text=text, **self.options)
 
     def line(self):
         return self.process.stdout.readline().rstrip("\n")
@@ -40,8 +43,8 @@ class Member:
     def move(self, via="auto"):
         """To the next host: (exit status, what msrank-move said)."""
         host = HOSTS[(self.at + 1) % 3]
-        done = subprocess.run([launch.program("msrank-move"), "--job", self.job, "--via", via, str(self.rank), host], env=ENV,
-                              capture_output=True, text=True, check=False, timeout=2 * launch.LIMIT_S)
+        done = subprocess.run([launch.program("msrank-move"), "--job", self.job, "--via", via, str(self.rank), host], check=False,
+                              capture_output=True, text=True, timeout=2 * launch.LIMIT_S, **self.options)
         if done.returncode == 0:
             self.at = (self.at + 1) % 3
         return done.returncode, done.stdout + done.stderr
@@ -84,7 +87,10 @@ class Progress:
             self.text += os.read(self.member.process.stdout.fileno(), 1 << 20).decode()
         except BlockingIOError:
             pass
-        *lines, self.text = self.text.split("\n")
+        return self.count()
+
+    def count(self, more=""):
+        *lines, self.text = (self.text + more).split("\n")
         self.number = int(lines[-1]) if lines else self.number
         return self.number
 
@@ -105,6 +111,38 @@ def move_all(name, members, goes_on):
                 if not all(other.runs() for other in members):
                     break
     return tap.equal(failed, [], f"{name}: {MOVES * len(members)} moves, and it goes on after each")
+
+
+def big_file(name, size):
+    """Bytes that repeat nowhere near; their sha256."""
+    digest, block = hashlib.sha256(), os.urandom(1 << 20)
+    with open(os.path.join(TOP, name), "wb") as file:
+        for number in range(size >> 20):
+            piece = number.to_bytes(8, "little") + block[number % 4096:] + block[:number % 4096]
+            digest.update(piece[:1 << 20])
+            file.write(piece[:1 << 20])
+    return digest.hexdigest()
+
+
+def read_digest(file):
+    digest = hashlib.sha256()
+    while part := file.read(1 << 20):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def move_until(members, done):
+    """Moves in turn while the work goes on: how many succeeded, what the others said."""
+    moves, failed = 0, []
+    while not done() and moves < MOVES * len(members):
+        member = members[moves % len(members)]
+        status, said = member.move(("auto", "mirror")[moves // 2 % 2])
+        if status == 0:
+            moves += 1
+        elif not done():
+            failed.append(said)
+            break
+    return moves, failed
 
 
 def end_all(name, members):

@@ -121,38 +121,6 @@ def perl():
     pair("perl", ["perl", "-e", PERL_SERVER], ["perl", "-e", PERL_CLIENT, SERVER])
 
 
-def big_file(name, size):
-    """Bytes that repeat nowhere near; their sha256."""
-    digest, block = hashlib.sha256(), os.urandom(1 << 20)
-    with open(os.path.join(TOP, name), "wb") as file:
-        for number in range(size >> 20):
-            piece = number.to_bytes(8, "little") + block[number % 4096:] + block[:number % 4096]
-            digest.update(piece[:1 << 20])
-            file.write(piece[:1 << 20])
-    return digest.hexdigest()
-
-
-def read_digest(file):
-    digest = hashlib.sha256()
-    while part := file.read(1 << 20):
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def move_until(members, done):
-    """Moves in turn while the work goes on: how many succeeded, what the others said."""
-    moves, failed = 0, []
-    while not done() and moves < MOVES * len(members):
-        member = members[moves % len(members)]
-        status, said = member.move(("auto", "mirror")[moves // 2 % 2])
-        if status == 0:
-            moves += 1
-        elif not done():
-            failed.append(said)
-            break
-    return moves, failed
-
-
 class Reader:
     """What a member writes to its output, hashed while the test does something else."""
 
@@ -162,7 +130,7 @@ class Reader:
         self.thread.start()
 
     def run(self, file):
-        self.digest = read_digest(file)
+        self.digest = programs.read_digest(file)
 
     def done(self):
         return not self.thread.is_alive()
@@ -175,13 +143,13 @@ class Reader:
 def curl():
     """A file as large as it has to be to let all the moves happen meanwhile."""
     size, rate = ((1 << 30), "40M") if programs.LONG else (50 << 20, "25M")
-    want = big_file("big", size)
+    want = programs.big_file("big", size)
     server = Member("curl", 0, PYTHON + ["-c", WEB])
     tap.equal(server.line(), "up", "curl: the server is up")
     client = Member("curl", 1, ["curl", "-sS", "--limit-rate", rate, f"http://{SERVER}:8000/big"], text=False)
     reader = Reader(client)
     tap.ok(client.is_member(), "curl: a client")
-    moves, failed = move_until([client, server], reader.done)
+    moves, failed = programs.move_until([client, server], reader.done)
     tap.ok(moves >= 2 and not failed, f"curl: {size >> 20} MB; moves during it", (moves, failed))
     tap.note(f"{moves} moves")
     tap.equal(reader.result(4 * launch.LIMIT_S), want, "curl: sha256")
@@ -227,7 +195,7 @@ def pipeline():
                     stdin=subprocess.PIPE, text=False)
     answer, feeder, members = Reader(source), Feeder(source), [source, relay, sink]
     tap.ok(source.is_member(), "pipeline: a source")
-    moves, failed = move_until(members, received.done)
+    moves, failed = programs.move_until(members, received.done)
     given = feeder.end()
     tap.equal((moves, failed), (3 * MOVES, []), "pipeline: moves of source, relay and sink")
     tap.note(f"{moves} moves, {feeder.size >> 20} MB")
