@@ -23,13 +23,14 @@ TABLE = {
     "target's daemon": (True, None, [1]),
     "source's daemon": (False, [SOURCE], [1]),
     "another daemon": (False, [HOSTS[0]], [0, 1]),
-    "coordinator": (False, ["coordinator"], [1]),
+    "coordinator": (True, None, [0]),
+    "coordinator, twice": (False, ["killed a second time"], [1]),
     "stub of the rank": (False, ["BAD TERMINATION", "KILLED BY SIGNAL"], [1]),
     "proxy": (False, None, [0, 1]),
     "mpiexec": (False, None, [0, 1]),
 }
 IN_THE_IMAGE = {"msrank-move": [-9], "address server": [0], "target's daemon": [0, 1], "stub of the rank": [0, 1], "source's daemon": [0, 1],
-                "coordinator": [0, 1]}
+                "coordinator": [0], "coordinator, twice": [0, 1]}
 
 
 def environment(pid):
@@ -49,7 +50,7 @@ def find(victim, job, mover):
     for pid in jobs.descendants():
         words = jobs.describe(pid).split(" ")
         name = os.path.basename(words[0])
-        if (victim == "coordinator" and name == "msrank-coord" or victim == "address server" and name == "msmaster"
+        if (victim.startswith("coordinator") and name == "msrank-coord" or victim == "address server" and name == "msmaster"
                 or victim == "target's daemon" and name == "msdaemon" and TARGET in words
                 or victim == "source's daemon" and name == "msdaemon" and SOURCE in words
                 or victim == "another daemon" and name == "msdaemon" and HOSTS[0] in words
@@ -57,6 +58,11 @@ def find(victim, job, mover):
                 or victim == "stub of the rank" and name == "msrank-stub" and b"PMI_RANK=1" in environment(pid)):
             return pid
     return None
+
+
+def another(victim, first):
+    pid = find(victim, None, None)
+    return pid if pid != first else None
 
 
 def strike(pid):
@@ -89,7 +95,10 @@ def scene(place, victim, held, number):
     mover = subprocess.Popen(place.prefix + [jobs.command("msrank-move"), *(["--via", "drain"] if held else []), "1", TARGET],
                              env=place.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     moving = tap.until(lambda: job.ps().get(1, {}).get("state") == "moving" or mover.poll() is not None, 30)
-    tap.ok(moving and strike(find(victim, job, mover)), f"{title}: killed while rank 1 moves", f"{mover.poll()} {job.ps()}")
+    first = find(victim, job, mover)
+    tap.ok(moving and strike(first), f"{title}: killed while rank 1 moves", f"{mover.poll()} {job.ps()}")
+    if victim == "coordinator, twice":  # job.ps waits for the next one
+        tap.ok(tap.until(job.ps, 30) and strike(tap.until(lambda: another(victim, first), 10)), f"{title}: and again", job.story())
     if held:
         try:
             os.kill(peer, signal.SIGCONT)

@@ -112,10 +112,9 @@ def test():
     cells = table()
     tap.ok(len(cells) == 70, "the table has all steps", str(len(cells)))
     for place in jobs.places(Four):
-        walk(place, list(cells) if jobs.LONG else SHORT, cells)
-        # A coordinator that was killed could not remove the job's directory.
-        left = [line for line in place.leftovers() if not line.endswith(("coord.sock", "job.json", "records.jsonl"))]
-        tap.equal(left, [], f"{place.name}: nothing is left")
+        chosen = os.environ.get("MSOCK_TEST_FAULTS", "").split()  # to look at some of them
+        walk(place, chosen or (list(cells) if jobs.LONG else SHORT), cells)
+        tap.equal(place.leftovers(), [], f"{place.name}: nothing is left")
 
 
 tap.main(test)
