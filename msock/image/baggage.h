@@ -170,6 +170,7 @@ struct image_state {
 	uint32_t left;    /* slots whose thread has gone on */
 	uint64_t freeze_start_ns;
 	uint64_t frozen_ns;
+	bool arriving; /* in resume(): it goes on */
 	uint64_t vdso, vdso_end;
 	int kick;
 	bool second_on; /* the second signal is ours for this freeze */

@@ -319,7 +319,7 @@ static int measure_clocks(struct workspace *ws)
 
 static int look(struct workspace *ws)
 {
-	if (capture_check(ws))
+	if (ws->src->checked ? areas_read(ws) : capture_check(ws))
 		return -1;
 	capture_step(ws, MS_STEP_LOOKED, ws->area_count, 0, 0, 0);
 	return 0;

@@ -187,23 +187,40 @@ static int file_same(const struct baggage *c, uint32_t i)
 	return (int)i;
 }
 
-static bool fd_is_left_out(const struct image_source *src, const int *skip, int skips, int fd)
+static void fd_leave_out(uint64_t *set, int fd)
 {
-	if (fd == src->sock || fd == src->control_fd || fd == src->listener_fd)
-		return true;
+	if (fd >= 0 && fd < FDS_MAX)
+		set[fd / 64] |= 1ull << fd % 64;
+}
+
+/* One bit for each number that is not listed: there may be thousands. */
+static uint64_t *fds_left_out(struct baggage *c, const struct image_source *src, const int *skip, int skips)
+{
+	uint64_t *set = baggage_alloc(c, FDS_MAX / 8);
+
+	if (!set)
+		return NULL;
+	__builtin_memset(set, 0, FDS_MAX / 8);
+	fd_leave_out(set, src->sock);
+	fd_leave_out(set, src->control_fd);
+	fd_leave_out(set, src->listener_fd);
 	for (size_t i = 0; i < src->own_count; i++)
-		if (src->own_fds[i] == fd)
-			return true;
+		fd_leave_out(set, src->own_fds[i]);
 	for (int i = 0; i < skips; i++)
-		if (skip[i] == fd)
-			return true;
-	return false;
+		fd_leave_out(set, skip[i]);
+	return set;
+}
+
+static bool fd_is_left_out(const uint64_t *set, int fd)
+{
+	return fd < FDS_MAX && set[fd / 64] >> fd % 64 & 1;
 }
 
 int baggage_files(struct baggage *c, const struct image_source *src, const int *skip, int skips, char why[IMAGE_WHY])
 {
 	int *fds = baggage_alloc(c, FDS_MAX * sizeof(int));
-	int n = fds ? proc_numbers("/proc/self/fd", fds, FDS_MAX) : -ENOMEM;
+	uint64_t *left_out = fds_left_out(c, src, skip, skips);
+	int n = fds && left_out ? proc_numbers("/proc/self/fd", fds, FDS_MAX) : -ENOMEM;
 
 	if (n < 0)
 		return image_say(why, "cannot list the descriptors in /proc/self/fd: %e", n);
@@ -220,7 +237,7 @@ int baggage_files(struct baggage *c, const struct image_source *src, const int *
 
 		if (fds[i] > c->file_max)
 			c->file_max = fds[i];
-		if (fd_is_left_out(src, skip, skips, fds[i]))
+		if (fd_is_left_out(left_out, fds[i]))
 			continue;
 		if (src->owns && src->owns(fds[i]))
 			continue;

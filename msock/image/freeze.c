@@ -214,10 +214,12 @@ static void arrive_main(struct image_arrival *a)
 {
 	struct image_state *st = &image__state;
 
-	st->frozen_ns = ms_clock_ns(CLOCK_MONOTONIC) - st->freeze_start_ns;
+	st->arriving = true;
 	special_locks_return(st->baggage);
 	st->baggage->resume(a->msg, a->msg_bytes);
 	baggage_timers_return(st->baggage);
+	st->frozen_ns = image_frozen_ns();
+	st->arriving = false;
 	__atomic_store_n(&st->freezing, 0, __ATOMIC_SEQ_CST);
 	for (uint32_t i = 0; i < load(&st->claimed); i++)
 		__atomic_store_n(&st->slot[i].state, SLOT_LEAVE, __ATOMIC_SEQ_CST);
@@ -522,5 +524,7 @@ void image_thaw(void)
 
 uint64_t image_frozen_ns(void)
 {
-	return image__state.frozen_ns;
+	const struct image_state *st = &image__state;
+
+	return st->arriving ? ms_clock_ns(CLOCK_MONOTONIC) - st->freeze_start_ns : st->frozen_ns;
 }

@@ -37,6 +37,7 @@ struct image_source {
 		       size_t bytes); /* called once at the target, MS_D_RESUME's bytes, in the main
 					 thread, its FS set, all signals blocked, before any thread goes on */
 	bool (*owns)(int fd);         /* or NULL: a socket that the library makes again too; from any thread */
+	bool checked;                 /* image_check has just said yes; descriptors may come and go since */
 	const char *fault;            /* name of a fault point or "" */
 	bool stop_and_copy;           /* send nothing before the freeze */
 	bool pack_never, pack_always; /* neither: compress when it pays */
@@ -106,7 +107,7 @@ void image_cancel(void);
 /* After image_freeze: send the rest and the sum. 0 or -1; nothing of the process is changed by either. */
 int image_send(const struct image_source *src, struct image_stats *stats, char why[IMAGE_WHY]);
 
-/* At the target, in resume(): ns that no thread ran, by the member's own clock. */
+/* At the target: ns that no thread ran, by the member's own clock; in resume() it grows. */
 uint64_t image_frozen_ns(void);
 
 /*

@@ -240,6 +240,7 @@ void conn_half_ready(struct conn *c)
 		conn_destroy(c);
 		return;
 	}
+	leg_ack(c->fd);
 	c->phase = CONN_OPEN;
 	conn_sync(c);
 	listener_show(c->listener, c);

@@ -76,8 +76,9 @@ void msock__after_fork_parent(void);
 /* From now on; false: this process is no member. */
 bool msock__sockets(bool on);
 
-/* socket() made a TCP socket; a number was duplicated. */
+/* socket() made a TCP socket; an epoll set was made; a number was duplicated. */
 void msock__sock_new(int fd, int domain, int protocol);
+void msock__epoll_made(int fd);
 void msock__sock_duplicated(int fd);
 
 int msock__sock_bind(int fd, const struct sockaddr *addr, socklen_t size);

@@ -140,6 +140,13 @@ void leg_prepare(int fd)
 	ms_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 }
 
+void leg_ack(int fd)
+{
+	int one = 1;
+
+	ms_setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &one, sizeof(one));
+}
+
 int leg_socket(void)
 {
 	int fd = ms_socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);

@@ -47,6 +47,9 @@ int leg_send(int fd, const struct leg_frame *frame);
 int leg_socket(void);
 void leg_prepare(int fd);
 
+/* Acknowledge what was read at once: the peer's Nagle would hold its next bytes back for it. */
+void leg_ack(int fd);
+
 /*
  * A leg being opened from here: TCP connect, `frame` sent, one frame read.
  * done() is called once, with the answer or -errno; the descriptor is the

@@ -420,6 +420,7 @@ static int move_try(void)
 
 	if (move_check())
 		return -1;
+	move.source.checked = true;
 	if (move.check)
 		return move_ask();
 	if (image_send_early(&move.source, move.why))

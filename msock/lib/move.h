@@ -14,7 +14,7 @@
 
 struct conn;
 
-enum { MOVE_FDS = 4096 };
+enum { MOVE_FDS = 32768 };
 
 enum move_phase {
 	MOVE_NONE,

@@ -309,6 +309,7 @@ static void relink_dialled(struct dial *d, int fd, int error, const struct leg_f
 		conn_sync(c);
 		return;
 	}
+	leg_ack(c->fd);
 	msg.cut = answer->cut;
 	msg.app_fin = answer->app_fin;
 	stream_handle(&c->s, STREAM_ACCEPT, &msg);

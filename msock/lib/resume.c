@@ -18,6 +18,8 @@
 
 enum { RESUME_PACKET = 128 };
 
+static struct timer resume_timer;
+
 static void resume_data_port(int fd)
 {
 	struct sockaddr_in at;
@@ -27,7 +29,7 @@ static void resume_data_port(int fd)
 		core.data_port = ntohs(at.sin_port);
 }
 
-/* The number stays a socket's until its next leg comes. */
+/* The number stays a socket's until its next leg comes; where the program does not see it, anything will do. */
 static void resume_hold_number(struct conn *c)
 {
 	int fd;
@@ -40,6 +42,10 @@ static void resume_hold_number(struct conn *c)
 	c->dial.fd = -1;
 	if (c->fd < 0)
 		return;
+	if (c->sock) {
+		ms_dup3(engine_poke_fd(), c->fd, O_CLOEXEC);
+		return;
+	}
 	fd = leg_socket();
 	if (fd >= 0 && fd != c->fd) {
 		ms_dup3(fd, c->fd, O_CLOEXEC);
@@ -84,12 +90,18 @@ static void resume_streams(struct mirror *mirror)
 	}
 	core.self.moving = core.self.draining = false;
 	core.local.moving = core.local.draining = false;
+}
+
+/* What need not be done before the threads go on: the streams speak to their peers. */
+static void resume_offer(struct timer *t)
+{
 	for (struct conn *c = conn_first(); c; c = c->next) {
 		if (c->phase == CONN_OPEN)
 			stream_handle(&c->s, STREAM_MOVE_OVER, NULL);
 		conn_sync(c);
 	}
 	sock_settle();
+	move_stream_steady();
 }
 
 static void resume_say(void)
@@ -127,20 +139,21 @@ void move_resume(const void *message, size_t bytes)
 	core_own_fd(move.image_fd, false);
 	move.phase = MOVE_NONE;
 	move.relinking = true;
-	move.stall_ns = image_frozen_ns();
 	core.moves++;
-	core.frozen_ns += image_frozen_ns();
 	engine_pause(false);
 	if (mirror_port)
 		mirror = mirror_create(mirror_ip, mirror_port, key);
 	resume_streams(mirror);
-	control_replay(); /* not earlier: until then streams believe that they own their legs */
+	move.stall_ns = image_frozen_ns();
+	core.frozen_ns += image_frozen_ns();
 	resume_say();
+	control_replay(); /* not earlier: until then streams believe that they own their legs */
 	udp_tell();
 	mirror_attach_all();
+	resume_timer.fire = resume_offer;
+	engine_timer_set(&resume_timer, 0);
 	ms_log(LOG_INFO, "move %lu: now on host %s, %u streams drained, %u by mirror", move.m, core.host, move.drained,
 	       move.mirrored);
-	move_stream_steady();
 	agent_ensure();
 }
 

@@ -185,7 +185,7 @@ static void sock_if_socket(int fd, void *arg)
 	struct sock_caller *c = arg;
 	struct stat st;
 
-	if (!ms_fstat(fd, &st) && S_ISSOCK(st.st_mode))
+	if (core_next_own_fd(fd) != fd && !ms_fstat(fd, &st) && S_ISSOCK(st.st_mode))
 		c->call(fd, &st, c->arg);
 }
 
@@ -280,7 +280,7 @@ static void sock_put(int fd, const struct stat *st, void *arg)
 {
 	struct sock_put *put = arg;
 
-	if (st->st_ino == put->ino && core_next_own_fd(fd) != fd)
+	if (st->st_ino == put->ino)
 		ms_dup3(put->file, fd, ms_fcntl(fd, F_GETFD, 0) & FD_CLOEXEC ? O_CLOEXEC : 0);
 }
 

@@ -7,6 +7,7 @@
 #include "lib/listener.h"
 #include "lib/log.h"
 #include "lib/sock.h"
+#include "lib/sock_epoll.h"
 #include "lib/subnet.h"
 #include "lib/sys.h"
 
@@ -64,6 +65,8 @@ static bool calls_is_virtual(const struct sockaddr_in *at)
 bool msock__sockets(bool on)
 {
 	sockets_on = on && core.on && core.member;
+	if (sockets_on)
+		sock_epolls_find();
 	return sockets_on;
 }
 
@@ -83,12 +86,25 @@ void msock__sock_duplicated(int fd)
 	struct sock *s;
 	uint64_t mask;
 
-	if (!sock_first() || !core.on)
+	if (!sockets_on || !core.on)
 		return;
 	mask = calls_enter();
 	s = sock_find(fd);
 	if (s)
 		s->duplicated = true;
+	else
+		sock_epoll_duplicated(fd);
+	calls_leave(mask, 0);
+}
+
+void msock__epoll_made(int fd)
+{
+	uint64_t mask;
+
+	if (!sockets_on || !core.on)
+		return;
+	mask = calls_enter();
+	sock_epoll_made(fd);
 	calls_leave(mask, 0);
 }
 

@@ -9,7 +9,10 @@
 
 #include <errno.h>
 
-enum { EPOLL_TEXT = 4096 }; /* bytes of an fdinfo file read at once; a line is shorter */
+enum {
+	EPOLL_TEXT = 4096, /* bytes of an fdinfo file read at once; a line is shorter */
+	EPOLL_SETS = 256,
+};
 
 /* What one of the program's epoll sets watches. */
 struct sock_epoll {
@@ -22,6 +25,15 @@ struct epoll_search {
 	bool (*wanted)(const struct sock *s);
 	int err;
 };
+
+/*
+ * The numbers of the sets: to look at every descriptor for them takes
+ * milliseconds where there are thousands.  One that was closed is found out by
+ * looking; who duplicates a set, or has very many, has them all looked at.
+ */
+static int sets[EPOLL_SETS];
+static unsigned set_count;
+static bool sets_unknown;
 
 static struct sock_epoll *epolls; /* owned */
 
@@ -147,12 +159,59 @@ void sock_epolls_forget(void)
 	}
 }
 
+static bool epoll_is_known(int fd)
+{
+	for (unsigned i = 0; i < set_count; i++)
+		if (sets[i] == fd)
+			return true;
+	return false;
+}
+
+void sock_epoll_made(int fd)
+{
+	if (epoll_is_known(fd))
+		return;
+	if (set_count < EPOLL_SETS)
+		sets[set_count++] = fd;
+	else
+		sets_unknown = true;
+}
+
+void sock_epoll_duplicated(int fd)
+{
+	sets_unknown = sets_unknown || (epoll_is_known(fd) && fd_is_epoll(fd));
+}
+
+static void epoll_found(int fd, void *arg)
+{
+	if (fd_is_epoll(fd))
+		sock_epoll_made(fd);
+}
+
+void sock_epolls_find(void)
+{
+	sock_each_fd(epoll_found, NULL);
+}
+
+static void epoll_note_known(struct epoll_search *search)
+{
+	for (unsigned i = 0; i < set_count && !search->err;) {
+		if (fd_is_epoll(sets[i]))
+			epoll_note(sets[i++], search);
+		else
+			sets[i] = sets[--set_count];
+	}
+}
+
 int sock_epolls_note(bool (*wanted)(const struct sock *s))
 {
 	struct epoll_search search = { .wanted = wanted };
 
 	sock_epolls_forget();
-	sock_each_fd(epoll_try, &search);
+	if (sets_unknown)
+		sock_each_fd(epoll_try, &search);
+	else
+		epoll_note_known(&search);
 	return search.err;
 }
 

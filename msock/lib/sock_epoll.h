@@ -15,6 +15,11 @@
 
 struct sock;
 
+/* The program has made a set; it has duplicated a number; what is there already. */
+void sock_epoll_made(int fd);
+void sock_epoll_duplicated(int fd);
+void sock_epolls_find(void);
+
 /* Note the registrations of the sockets of which wanted() says so. 0 or -errno. */
 int sock_epolls_note(bool (*wanted)(const struct sock *s));
 

@@ -20,7 +20,7 @@
 #include <errno.h>
 #include <sys/stat.h>
 
-enum { SOCK_PIECE = 65536 };
+enum { SOCK_PIECE = 65536, SOCK_ASKED = 256 };
 
 static uint8_t piece[SOCK_PIECE];
 
@@ -85,7 +85,7 @@ static int sock_empty(int fd, struct carry *to, long *error)
 	}
 }
 
-static int sock_empty_pair(struct sock *s)
+static int sock_empty_pair(struct sock *s, short app, short own_events)
 {
 	struct carry front = { 0 };
 	long error = 0, own;
@@ -93,20 +93,18 @@ static int sock_empty_pair(struct sock *s)
 
 	if (s->kind != SOCK_IS_STREAM || s->filler)
 		return 0;
-	if (s->numbers && !s->deaf)
+	if (s->numbers && !s->deaf && app)
 		err = sock_empty(s->numbers->fd, &front, &error);
 	s->error_waits = s->fd < 0 && error == -ECONNRESET; /* else the program has read it */
 	carry_join(&s->in, &front);
-	if (!err && s->fd >= 0)
+	if (!err && s->fd >= 0 && own_events)
 		err = sock_empty(s->fd, &s->out, &own);
 	return err;
 }
 
 /* How the program has shut it: at the target it is shut so again. */
-static void sock_note_ends(struct sock *s)
+static void sock_note_ends(struct sock *s, short app, short own)
 {
-	struct pollfd own = { .fd = s->fd, .events = POLLIN | POLLRDHUP }, app;
-
 	if (s->fd < 0)
 		return;
 	if (!s->numbers) {
@@ -115,11 +113,32 @@ static void sock_note_ends(struct sock *s)
 	}
 	if (s->kind != SOCK_IS_STREAM)
 		return;
-	if (!s->out_end && ms_poll(&own, 1, 0) == 1 && own.revents & POLLRDHUP)
+	if (!s->out_end && own & POLLRDHUP)
 		s->out_end = true;
-	app = (struct pollfd){ .fd = s->numbers->fd, .events = POLLRDHUP };
-	if (!s->end_said && ms_poll(&app, 1, 0) == 1 && app.revents & POLLRDHUP)
+	if (!s->end_said && app & POLLRDHUP)
 		s->deaf = true;
+}
+
+/* So many sockets are asked about at once; most have nothing to say. */
+static int sock_empty_some(struct sock **at)
+{
+	struct pollfd ends[2 * SOCK_ASKED];
+	struct sock *s = *at;
+	unsigned n = 0;
+	int err = 0;
+
+	for (; s && n < SOCK_ASKED; s = s->next, n++) {
+		ends[2 * n] = (struct pollfd){ .fd = s->numbers ? s->numbers->fd : -1, .events = POLLIN | POLLRDHUP };
+		ends[2 * n + 1] = (struct pollfd){ .fd = s->fd, .events = POLLIN | POLLRDHUP };
+	}
+	ms_poll(ends, 2 * n, 0);
+	s = *at;
+	for (unsigned i = 0; i < n && !err; i++, s = s->next) {
+		sock_note_ends(s, ends[2 * i].revents, ends[2 * i + 1].revents);
+		err = sock_empty_pair(s, ends[2 * i].revents, ends[2 * i + 1].revents);
+	}
+	*at = s;
+	return err;
 }
 
 static bool sock_is_any(const struct sock *s)
@@ -137,10 +156,8 @@ int sock_freeze(void)
 	for (struct sock *s = sock_first(); s; s = s->next)
 		sock_forget_numbers(s);
 	sock_each_number(sock_note_number, &count);
-	for (struct sock *s = sock_first(); s && !err; s = s->next) {
-		sock_note_ends(s);
-		err = sock_empty_pair(s);
-	}
+	for (struct sock *s = sock_first(); s && !err;)
+		err = sock_empty_some(&s);
 	if (!err)
 		err = sock_epolls_note(sock_is_any);
 	return count.failed ? -ENOMEM : err;

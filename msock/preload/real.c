@@ -42,6 +42,8 @@ static const char *const real_names[REAL_COUNT] = {
 	REAL_NAME(fcntl64),
 	REAL_NAME(ioctl),
 	REAL_NAME(fclose),
+	REAL_NAME(epoll_create),
+	REAL_NAME(epoll_create1),
 	REAL_NAME(read),
 	REAL_NAME(readv),
 	REAL_NAME(recv),

@@ -64,6 +64,8 @@ enum real_name {
 	REAL_fcntl64,
 	REAL_ioctl,
 	REAL_fclose,
+	REAL_epoll_create,
+	REAL_epoll_create1,
 	REAL_read,
 	REAL_readv,
 	REAL_recv,

@@ -17,6 +17,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -59,6 +60,24 @@ PRELOAD_API int socket(int domain, int type, int protocol)
 	if (fd >= 0 && kind == SOCK_STREAM && (domain == AF_INET || domain == AF_INET6) &&
 	    (protocol == 0 || protocol == IPPROTO_TCP) && sockets_here())
 		msock__sock_new(fd, domain, protocol);
+	return fd;
+}
+
+PRELOAD_API int epoll_create1(int flags)
+{
+	int fd = REAL(epoll_create1)(flags);
+
+	if (fd >= 0 && sockets_here())
+		msock__epoll_made(fd);
+	return fd;
+}
+
+PRELOAD_API int epoll_create(int size)
+{
+	int fd = REAL(epoll_create)(size);
+
+	if (fd >= 0 && sockets_here())
+		msock__epoll_made(fd);
 	return fd;
 }
 
