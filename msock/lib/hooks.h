@@ -24,23 +24,19 @@ extern "C" {
 int msock__kick_signal(void);
 
 /*
- * Counters.  The kick handler adds one to the first at its start, before it
- * may park: what was frozen, restored and goes on elsewhere sees it changed.
- * It is one for all threads, since a kick that one thread takes may have
- * interrupted another.  The second is the calling thread's, in initial-exec
- * TLS: the preload adds one to it when a handler of the application is entered; without a preload it
- * stays 0.  An EINTR with the first changed and the second not is the kick's.
+ * A counter of the calling thread, in initial-exec TLS: the preload adds one to
+ * it when a handler of the application is entered.  An EINTR with it unchanged is
+ * the kick's, whichever thread took that.
  */
-volatile unsigned *msock__kicks(void);
 volatile unsigned *msock__app_signals(void);
 
 /*
- * Where this thread's last kick handler returned to: [0] the program counter,
- * [1] the stack pointer of the frame below it, noted as the handler's last
- * deed.  An application's signal that is delivered right behind the kick finds
- * the thread there, at a system call that the kick had restarted.
+ * The other way round: libmsock-preload.so brings it, and the kick handler
+ * calls it as its last deed, all signals being blocked, with the context that
+ * it returns to.  An application's signal that is delivered right behind the kick
+ * finds the thread there, at a system call that the kick had restarted.
  */
-const volatile uintptr_t *msock__kick_at(void);
+void msock__kick_returns(const void *ucontext);
 
 /*
  * Descriptors of the library itself (control socket, listener, epoll sets,

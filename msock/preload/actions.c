@@ -12,8 +12,18 @@
  *  - a kick, having SA_RESTART, left the counter *at* the system call of a
  *    blocked read, and the application's handler has no SA_RESTART: without
  *    the kick the call would have ended with EINTR, so it does now.  The
- *    kick's handler notes where it returned to (msock__kick_at), so a thread
+ *    kick's handler notes what it returns to (msock__kick_returns), so a thread
  *    that is at such an instruction for another reason is let alone.
+ *
+ * The note must last until a trampoline has read it.  Between the kernel's
+ * making of a handler's frame and the handler's first instruction other signals
+ * may come, which then run first: another kick, and other handlers of the
+ * application.  So the kernel enters at action_entry, which reads the note; a
+ * kick that finds the thread between there and action_entered leaves the note
+ * as it is, since what the first kick returned to has not gone on; and a
+ * trampoline that finds that it has interrupted such an entry looks through it
+ * at what that one has interrupted, and decides for both.  When the other comes
+ * to it there is nothing left to do.
  */
 #include "preload/actions.h"
 
@@ -30,8 +40,6 @@
 #include "preload/real.h"
 #include "preload/window.h"
 
-#pragma weak msock__kick_at
-
 enum { ACTIONS = 65 };
 
 typedef void (*action_handler)(int signal, siginfo_t *info, void *uc);
@@ -43,6 +51,15 @@ struct action {
 };
 
 __thread volatile unsigned preload_break_count __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+/* [0] the program counter, [1] the stack pointer that the thread's last kick returned to. */
+__thread volatile uintptr_t action_kick_at[2] __attribute__((tls_model("initial-exec"), visibility("hidden")));
+
+/* Where the kernel enters: the trampoline, with the note as two more arguments. */
+void action_entry(int signal, siginfo_t *info, void *uc) __attribute__((visibility("hidden")));
+extern const char action_entered[] __attribute__((visibility("hidden")));
+void action_trampoline(int signal, siginfo_t *info, void *context, uintptr_t kick_pc, uintptr_t kick_sp)
+	__attribute__((visibility("hidden")));
 
 static struct action actions[ACTIONS];
 static struct sigaction kick_action; /* what the application gave for the kick signal */
@@ -103,14 +120,60 @@ static bool action_call_restarts(long number)
 	return false;
 }
 
-static void action_end_restarted(ucontext_t *uc)
+__asm__(".pushsection .text\n"
+	".hidden action_entry, action_entered\n"
+	".globl action_entry, action_entered\n"
+	".type action_entry, @function\n"
+	"action_entry:\n"
+	"	.cfi_startproc\n"
+	"	mov action_kick_at@gottpoff(%rip), %rax\n"
+	"	mov %fs:(%rax), %rcx\n"
+	"	mov %fs:8(%rax), %r8\n"
+	"action_entered:\n"
+	"	jmp action_trampoline\n"
+	"	.cfi_endproc\n"
+	".size action_entry, .-action_entry\n"
+	".popsection\n");
+
+static bool action_at_entry(const ucontext_t *uc)
 {
-	const volatile uintptr_t *kick_at = msock__kick_at ? msock__kick_at() : NULL;
+	uintptr_t pc = (uintptr_t)uc->uc_mcontext.gregs[REG_RIP];
+
+	return pc >= (uintptr_t)action_entry && pc < (uintptr_t)action_entered;
+}
+
+void msock__kick_returns(const void *context)
+{
+	const ucontext_t *uc = context;
+
+	if (action_at_entry(uc))
+		return;
+	action_kick_at[0] = (uintptr_t)uc->uc_mcontext.gregs[REG_RIP];
+	action_kick_at[1] = (uintptr_t)uc->uc_mcontext.gregs[REG_RSP];
+}
+
+static bool action_breaks(int signal)
+{
+	return !(actions[signal].flags & SA_RESTART);
+}
+
+/* What was interrupted before any of the entries; *breaks: one of their handlers has no SA_RESTART. */
+static ucontext_t *action_bottom(ucontext_t *uc, bool *breaks)
+{
+	while (action_at_entry(uc)) {
+		*breaks = *breaks || action_breaks((int)uc->uc_mcontext.gregs[REG_RDI]);
+		uc = (ucontext_t *)uc->uc_mcontext.gregs[REG_RDX];
+	}
+	return uc;
+}
+
+static void action_end_restarted(ucontext_t *uc, uintptr_t kick_pc, uintptr_t kick_sp)
+{
 	greg_t *regs = uc->uc_mcontext.gregs;
 	const uint8_t *code = (const uint8_t *)regs[REG_RIP];
 	long futex = regs[REG_RSI] & FUTEX_CMD_MASK;
 
-	if (!kick_at || kick_at[0] != (uintptr_t)regs[REG_RIP] || kick_at[1] != (uintptr_t)regs[REG_RSP])
+	if (kick_pc != (uintptr_t)regs[REG_RIP] || kick_sp != (uintptr_t)regs[REG_RSP])
 		return;
 	/* the interrupted instruction can be read: it was to be run */
 	if (!action_call_restarts(regs[REG_RAX]) || code[0] != 0x0f || code[1] != 0x05)
@@ -123,19 +186,20 @@ static void action_end_restarted(ucontext_t *uc)
 #endif
 
 /* errno is left alone: it is the handler's business. */
-static void action_trampoline(int signal, siginfo_t *info, void *context)
+void action_trampoline(int signal, siginfo_t *info, void *context, uintptr_t kick_pc, uintptr_t kick_sp)
 {
-	ucontext_t *uc = context;
+	ucontext_t *uc = context, *bottom;
 	struct action *action = &actions[signal];
 	action_handler handler = __atomic_load_n(&action->handler, __ATOMIC_ACQUIRE);
-	bool blocked = preload_set_has_kick(&uc->uc_sigmask);
+	bool blocked = preload_set_has_kick(&uc->uc_sigmask), breaks = action_breaks(signal);
 
 	++*msock__app_signals();
 	window_rewind(uc);
-	if (!(action->flags & SA_RESTART)) {
+	if (breaks)
 		preload_break_count++;
-		action_end_restarted(uc);
-	}
+	bottom = action_bottom(uc, &breaks);
+	if (breaks)
+		action_end_restarted(bottom, kick_pc, kick_sp);
 	handler(signal, info, context);
 	/* it may have filled the mask to return with */
 	if (!blocked)
@@ -157,7 +221,7 @@ static void action_kick_change(const struct sigaction *act, struct sigaction *ol
 /* The kernel's answer as the application is to see it, `before` being what it last gave. */
 static void action_show(const struct action *before, struct sigaction *old)
 {
-	if (old->sa_sigaction != action_trampoline)
+	if (old->sa_sigaction != action_entry)
 		return;
 	old->sa_sigaction = before->handler;
 	if (before->mask_has_kick)
@@ -180,7 +244,7 @@ static int action_change(int signal, const struct sigaction *act, struct sigacti
 			action->flags = act->sa_flags;
 			action->mask_has_kick = preload_set_has_kick(&act->sa_mask);
 			__atomic_store_n(&action->handler, act->sa_sigaction, __ATOMIC_RELEASE);
-			changed.sa_sigaction = action_trampoline;
+			changed.sa_sigaction = action_entry;
 		}
 	}
 	status = REAL(sigaction)(signal, act ? &changed : NULL, &was);

@@ -60,9 +60,7 @@ void window_rewind(ucontext_t *uc)
 void window_open(struct window *w)
 {
 	w->app_signals = msock__app_signals();
-	w->kicks = msock__kicks();
 	w->app_signals_at = *w->app_signals;
-	w->kicks_at = *w->kicks;
 }
 
 long window_wait(struct window *w, long number, long a, long b, long c, long d, long e, long f)
@@ -80,12 +78,7 @@ long window_wait(struct window *w, long number, long a, long b, long c, long d, 
 
 bool window_again(struct window *w, long result)
 {
-	unsigned kicks = *w->kicks;
-
-	if (result != -EINTR || *w->app_signals != w->app_signals_at || kicks == w->kicks_at)
-		return false;
-	w->kicks_at = kicks;
-	return true;
+	return result == -EINTR && *w->app_signals == w->app_signals_at;
 }
 
 long window_result(long result)

@@ -4,9 +4,11 @@
  *
  * The calls that end with EINTR whatever SA_RESTART says (poll, nanosleep ...)
  * are made by window_wait.  Every handler of the application is entered
- * through a trampoline (actions.c) that counts; so an EINTR with the count
- * unchanged and the kick's count changed is the library's own, and the caller
- * enters again with the time left to an absolute deadline.
+ * through a trampoline (actions.c) that counts; so an EINTR with the thread's
+ * count unchanged is not the application's, and the caller enters again with the
+ * time left to an absolute deadline.  Whether a kick has been counted does not
+ * matter: a kick of the process wakes one thread, and another one that happens to
+ * pass through the kernel may take it, and count it only later.
  *
  * Between reading the count and the kernel's going to sleep an application's
  * handler may run; sleeping then would swallow its EINTR.  So the count is
@@ -23,10 +25,10 @@
 #include <time.h>
 #include <ucontext.h>
 
-/* One call of the application; counters are of its thread. */
+/* One call of the application; the counter is of its thread. */
 struct window {
-	volatile unsigned *app_signals, *kicks;
-	unsigned app_signals_at, kicks_at;
+	volatile unsigned *app_signals;
+	unsigned app_signals_at;
 };
 
 void window_open(struct window *w);
@@ -34,7 +36,7 @@ void window_open(struct window *w);
 /* The system call, a cancellation point. The kernel's result, -errno. */
 long window_wait(struct window *w, long number, long a, long b, long c, long d, long e, long f);
 
-/* After -EINTR: it was only the kick; enter again. */
+/* After -EINTR: it was no handler of the application; enter again. */
 bool window_again(struct window *w, long result);
 
 /* -errno to errno and -1. */

@@ -39,10 +39,11 @@
 
 #include "lib/hooks.h"
 
+#pragma weak msock__kick_returns /* the preload's */
+
 enum { KICK = 63, DEADLINE_S = 120, ROUNDS = 60 };
 
 static __thread volatile unsigned kicks, app_signals;
-static __thread volatile uintptr_t kick_at[2];
 static volatile unsigned kicks_in_all;
 static int own_fd = -1;
 static unsigned forked;
@@ -54,17 +55,9 @@ int msock__kick_signal(void)
 {
 	return KICK;
 }
-volatile unsigned *msock__kicks(void)
-{
-	return &kicks;
-}
 volatile unsigned *msock__app_signals(void)
 {
 	return &app_signals;
-}
-const volatile uintptr_t *msock__kick_at(void)
-{
-	return kick_at;
 }
 int msock__next_own_fd(int from)
 {
@@ -81,17 +74,42 @@ void msock__after_fork_child(void)
 	own_fd = -1;
 }
 
+/*
+ * Signals that are pending together with another kick when this one returns to
+ * a read that it had restarted (test_signals_together).
+ */
+static volatile int together[3];        /* the signals; 0: none, or sent */
+static volatile unsigned together_kicks = 101; /* since then */
+static int blocked_pipe[2];
+
+static void signals_together(const ucontext_t *uc)
+{
+	const greg_t *regs = uc->uc_mcontext.gregs;
+
+	if (!together[0]) {
+		/* a read that goes on all the same is ended */
+		if (++together_kicks == 100 && write(blocked_pipe[1], "x", 1) != 1)
+			abort();
+		return;
+	}
+	if (regs[REG_RAX] != SYS_read || *(const uint8_t *)regs[REG_RIP] != 0x0f)
+		return;
+	for (int i = 0; i < 3 && together[i]; i++)
+		syscall(SYS_tgkill, getpid(), gettid(), together[i]);
+	syscall(SYS_tgkill, getpid(), gettid(), KICK);
+	together[0] = 0;
+	together_kicks = 0;
+}
+
 static void kick_handler(int signal, siginfo_t *info, void *context)
 {
-	const ucontext_t *uc = context;
-
 	kicks++;
 	kicks_in_all++;
 	/* time for something else to come meanwhile, as when the process is frozen here */
 	for (volatile unsigned i = 0; i < 20000; i++)
 		;
-	kick_at[0] = uc->uc_mcontext.gregs[REG_RIP];
-	kick_at[1] = uc->uc_mcontext.gregs[REG_RSP];
+	signals_together(context);
+	msock__kick_returns(context);
 }
 
 struct kernel_sigaction {
@@ -349,12 +367,16 @@ static void test_kicks_are_hidden(void **state)
 {
 	for (unsigned i = 0; i < WAITS; i++) {
 		unsigned before = kicks;
-		double start = now(), took;
 
-		assert_int_equal(waits[i].call(0.1), 0);
-		took = now() - start;
-		if (took < 0.1 || took > 5 || kicks == before)
-			fail_msg("%s: 0.1 s took %f, %u kicks", waits[i].name, took, kicks - before);
+		/* on a busy machine the kicker may not come to its turn during one call */
+		do {
+			double start = now(), took;
+
+			assert_int_equal(waits[i].call(0.1), 0);
+			took = now() - start;
+			if (took < 0.1 || took > 60)
+				fail_msg("%s: 0.1 s took %f, %u kicks", waits[i].name, took, kicks - before);
+		} while (kicks == before);
 	}
 	assert_int_equal(sleep(1), 0);
 }
@@ -369,7 +391,6 @@ static volatile unsigned alarms;
 static volatile bool armed;
 static volatile bool interrupting;
 static pthread_t interrupter;
-static int blocked_pipe[2];
 
 static void on_alarm(int signal)
 {
@@ -524,8 +545,7 @@ static void test_blocked_read(void **state)
 		assert_int_equal(alarms, round + 1);
 	}
 	assert_true(kicks - before > 20);
-	/* the gap that doc/calls.md names: a kick that is pending together with the signal */
-	if (lost > 2)
+	if (lost > 0)
 		fail_msg("%u of 1000 signals did not interrupt", lost);
 	/* and with SA_RESTART neither is seen */
 	alarm_setup(SA_RESTART);
@@ -537,6 +557,42 @@ static void test_blocked_read(void **state)
 	assert_int_equal(read(blocked_pipe[0], &byte, 1), 1);
 	assert_int_equal(byte, 'y');
 	assert_true(wait(NULL) > 0);
+}
+
+static int together_begin(void **state)
+{
+	assert_int_equal(pipe(blocked_pipe), 0);
+	return storm_begin(state);
+}
+
+static int together_end(void **state)
+{
+	storm_end(state);
+	together_kicks = 101; /* for good */
+	close(blocked_pipe[0]);
+	close(blocked_pipe[1]);
+	return 0;
+}
+
+/* The frames of several handlers lie on each other before the first one runs, that of a kick on top. */
+static void test_signals_together(void **state)
+{
+	static const int sets[][3] = {{SIGALRM}, {SIGUSR1, SIGALRM}, {SIGALRM, SIGUSR2}, {SIGUSR1, SIGALRM, SIGUSR2}};
+	struct sigaction act = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
+	char byte;
+
+	alarm_setup(0);
+	sigaction(SIGUSR1, &act, NULL);
+	sigaction(SIGUSR2, &act, NULL);
+	for (unsigned i = 0; i < 40; i++) {
+		for (int k = 2; k >= 0; k--)
+			together[k] = sets[i % 4][k];
+		if (read(blocked_pipe[0], &byte, 1) != -1 || errno != EINTR)
+			fail_msg("set %u: the read was not interrupted", i % 4);
+	}
+	assert_int_equal(alarms, 10 * (1 + 2 + 2 + 3));
+	signal(SIGUSR1, SIG_DFL);
+	signal(SIGUSR2, SIG_DFL);
 }
 
 /*
@@ -575,6 +631,58 @@ static void test_window(void **state)
 		assert_true(stepped);
 		assert_int_equal(alarms, i + 1);
 	}
+}
+
+/*
+ * Kicks of the process that wake the thread under test while another one takes
+ * them: that one is in and out of the kernel all the time.  No handler runs here.
+ */
+static void on_nothing(int signal, siginfo_t *info, void *context)
+{
+}
+
+static void *taker_run(void *arg)
+{
+	struct kernel_sigaction act = {on_nothing, SA_SIGINFO | 0x04000000, kick_restorer, 0};
+
+	syscall(SYS_rt_sigaction, SIGURG, &act, NULL, sizeof(act.mask));
+	while (kicking)
+		syscall(SYS_tgkill, getpid(), gettid(), SIGURG);
+	return NULL;
+}
+
+static void *sharer_run(void *arg)
+{
+	struct timespec pause = {.tv_nsec = 50000};
+
+	while (kicking) {
+		kill(getpid(), KICK);
+		clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+	}
+	return NULL;
+}
+
+static void test_taken_by_another(void **state)
+{
+	unsigned before = kicks_in_all, mine = kicks;
+	pthread_t taker, sharer;
+	sigset_t all, was;
+
+	kicking = true;
+	pthread_create(&taker, NULL, taker_run, NULL);
+	sigfillset(&all);
+	sigdelset(&all, KICK);
+	pthread_sigmask(SIG_SETMASK, &all, &was);
+	pthread_create(&sharer, NULL, sharer_run, NULL);
+	pthread_sigmask(SIG_SETMASK, &was, NULL);
+	for (unsigned i = 0; i < 20; i++) {
+		assert_int_equal(wait_poll(0.05), 0);
+		assert_int_equal(wait_epoll(0.05), 0);
+	}
+	kicking = false;
+	pthread_join(taker, NULL);
+	pthread_join(sharer, NULL);
+	assert_true(kicks_in_all - before > kicks - mine); /* some were */
 }
 
 static int queue_id;
@@ -870,7 +978,9 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(test_signals_are_not, interrupter_begin, interrupter_end),
 		cmocka_unit_test_setup_teardown(test_suspend, interrupter_begin, interrupter_end),
 		cmocka_unit_test_setup_teardown(test_blocked_read, interrupter_begin, interrupter_end),
+		cmocka_unit_test_setup_teardown(test_signals_together, together_begin, together_end),
 		cmocka_unit_test(test_window),
+		cmocka_unit_test(test_taken_by_another),
 		cmocka_unit_test_setup_teardown(test_msgrcv, storm_begin, storm_end),
 		cmocka_unit_test_setup_teardown(test_masks, storm_begin, storm_end),
 		cmocka_unit_test_setup_teardown(test_sigwait, storm_begin, storm_end),
