@@ -93,7 +93,7 @@ int jobdir_open(struct coord *c, char *why, size_t size)
 int jobdir_write_job(struct coord *c)
 {
 	json_t *hosts = json_array(), *job;
-	char path[4200];
+	char path[4200], next[4200];
 	struct host *h;
 	int rc;
 
@@ -103,7 +103,10 @@ int jobdir_write_job(struct coord *c)
 	job = json_pack("{s:s, s:i, s:i, s:o}", "job", c->job, "mpiexec", (int)getppid(), "coordinator", (int)getpid(),
 			"hosts", hosts);
 	snprintf(path, sizeof(path), "%s/job.json", c->dir);
-	rc = job ? json_dump_file(job, path, JSON_COMPACT) : -1;
+	snprintf(next, sizeof(next), "%s/job.next", c->dir);
+	rc = job ? json_dump_file(job, next, JSON_COMPACT) : -1;
+	if (!rc)
+		rc = rename(next, path); /* whoever reads it finds the whole */
 	json_decref(job);
 	return rc;
 }

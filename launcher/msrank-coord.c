@@ -31,7 +31,7 @@
 #include "proto/log.h"
 #include "tool.h"
 
-enum { COORD_START_S = 30, COORD_END_MS = 3000 };
+enum { COORD_START_S = 30, COORD_END_MS = 3000, COORD_END_TURNS = 4 };
 
 static void note_end(struct coord *c, pid_t pid)
 {
@@ -144,6 +144,18 @@ static void start_timeout(evutil_socket_t fd, short what, void *arg)
 	coord_fail(c, "the address server did not come up in %d s", COORD_START_S);
 }
 
+/* In a few turns of the loop, in which the links that are at their end are noticed: what was lost before is said before. */
+static void end_cb(evutil_socket_t fd, short what, void *arg)
+{
+	static int turns = COORD_END_TURNS;
+	struct timeval now = { 0, 0 };
+	struct coord *c = arg;
+
+	if (turns-- == 0)
+		coord_end(c, 0);
+	event_base_once(c->base, -1, EV_TIMEOUT, end_cb, c, &now);
+}
+
 static void stdin_cb(evutil_socket_t fd, short what, void *arg)
 {
 	struct coord *c = arg;
@@ -152,10 +164,11 @@ static void stdin_cb(evutil_socket_t fd, short what, void *arg)
 
 	if (n > 0 || (n < 0 && (errno == EINTR || errno == EAGAIN)))
 		return;
-	if (!c->again || c->ready)
-		coord_end(c, 0);
-	c->over = true; /* daemons that were not told would wait for another coordinator */
 	event_del(c->stdin_ended);
+	if (!c->again || c->ready)
+		end_cb(-1, 0, c);
+	else
+		c->over = true; /* daemons that were not told would wait for another coordinator */
 }
 
 static void sigterm_cb(evutil_socket_t signo, short what, void *arg)

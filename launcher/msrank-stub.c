@@ -130,7 +130,8 @@ static void stub_data(struct stub *s, const Ms__Data *data)
 static void stub_exit(struct stub *s, const Ms__Exit *e)
 {
 	if (e->error && *e->error) {
-		log_say(LOG_ERROR, "%s", e->error);
+		if (!e->said)
+			log_say(LOG_ERROR, "%s", e->error);
 		s->status = W_EXITCODE(e->code, 0);
 		s->lost = e->code == STUB_LOST;
 	} else {

@@ -54,13 +54,14 @@ void rank_kill(struct rank *r)
 	send_signal(r, SIGKILL);
 }
 
-static void stub_exit(struct link *stub, uint32_t id, const char *error)
+static void stub_exit(struct link *stub, uint32_t id, const char *error, bool said)
 {
 	Ms__Exit e = MS__EXIT__INIT;
 
 	e.member = id;
 	e.error = (char *)error;
 	e.code = RANK_LOST;
+	e.said = said;
 	link_send(stub, LINK_MSG(EXIT, exit, &e));
 }
 
@@ -113,7 +114,7 @@ static void stub_again(struct stub *s, struct link *l, struct rank *r, Ms__Spawn
 	s->rank = r;
 	r->stub = l;
 	if (r->lost) {
-		stub_exit(l, r->id, r->lost);
+		stub_exit(l, r->id, r->lost, true);
 		return;
 	}
 	say_attached(r);
@@ -137,18 +138,18 @@ static void stub_spawn(struct stub *s, struct link *l, Ms__Spawn *spawn)
 		return;
 	}
 	if (s->rank || (old && !old->ended)) {
-		stub_exit(l, spawn->member, "this rank runs already");
+		stub_exit(l, spawn->member, "this rank runs already", false);
 		return;
 	}
 	if (!h || !h->link) {
 		snprintf(text, sizeof(text), "host %.300s %s", spawn->host,
 			 h ? "is lost" : "is not one of the job's hosts");
-		stub_exit(l, spawn->member, text);
+		stub_exit(l, spawn->member, text, false);
 		return;
 	}
 	virtual_ip = master_address(c);
 	if (!virtual_ip) {
-		stub_exit(l, spawn->member, "no virtual address is left: msock.conf names too small subnets");
+		stub_exit(l, spawn->member, "no virtual address is left: msock.conf names too small subnets", false);
 		return;
 	}
 	s->rank = rank_create(c, spawn->member, virtual_ip, h, l);
@@ -443,7 +444,8 @@ void rank_host_lost(struct host *h, const char *why)
 			continue;
 		snprintf(id, sizeof(id), "%u.%u", MS_MEMBER_WORLD(r->id), MS_MEMBER_RANK(r->id));
 		snprintf(text, sizeof(text), "rank %s is lost with its host %.200s: %.100s", id, h->name, why);
-		stub_exit(r->stub, r->id, text);
+		log_say(LOG_ERROR, "%s", text); /* by us: the ranks that are left may end the job before its stub can say it */
+		stub_exit(r->stub, r->id, text, true);
 		rank_end(r, RANK_LOST << 8, text);
 	}
 }

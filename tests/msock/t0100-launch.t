@@ -113,7 +113,7 @@ def whole_job():
 
 
 def lost_parts():
-    job = launch.Launch()
+    job = launch.Launch(err=subprocess.PIPE)
     child = job.stub(0, ["sleep", "1000"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
     other = job.stub(1, ["sleep", "1000"], host="127.0.0.3", stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
     tap.ok(tap.until(lambda: len(launch.named("sleep")) == 2, 10), "two ranks are up")
@@ -127,7 +127,9 @@ def lost_parts():
             pass
     os.kill(daemons["127.0.0.2"], signal.SIGKILL)
     _, err = child.communicate(timeout=30)
-    tap.ok(child.returncode == 255 and b"127.0.0.2" in err, "a daemon is killed: its rank's stub says so", (child.returncode, err))
+    said = job.coord.stderr.readline()
+    tap.ok(child.returncode == 255 and b"rank 0.0 is lost with its host 127.0.0.2" in said and not err,
+           "a daemon is killed: the coordinator says what is lost, once, the stub ends", (child.returncode, said, err))
     tap.ok(tap.until(lambda: len(launch.named("sleep")) == 1, 10), "and the rank is gone")
     tap.ok(other.poll() is None, "the other rank goes on")
     job.coord.kill()
