@@ -17,6 +17,7 @@ TAILQ_HEAD(rank_list, rank);
 LIST_HEAD(move_list, move);
 LIST_HEAD(census_list, census);
 TAILQ_HEAD(master_list, master);
+LIST_HEAD(abroad_list, abroad);
 
 struct coord {
 	struct event_base *base;
@@ -42,6 +43,11 @@ struct coord {
 	struct rank_list ranks; /* by order of arrival */
 	struct move_list moves;
 	struct census_list censuses;
+	char card[MS_CARD_MAX]; /* of this job, for others */
+	uint8_t abroad_key[SEAL_SECRET]; /* the card's */
+	struct abroad_list abroads; /* jobs that it is joined with */
+	struct guest *guests; /* their members; owned, grows only: a name is never given twice */
+	size_t guest_count;
 	uint64_t requests; /* numbers of pings and censuses */
 	bool secret_given; /* by mpiexec: it starts us again if we are killed */
 	bool again;        /* the coordinator before us was killed: what there is of the job is found, not made */

@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "abroad.h"
 #include "master.h"
 #include "history.h"
 #include "join.h"
@@ -191,6 +192,12 @@ static void daemon_message(struct link *l, const Ms__Msg *msg, void *user)
 	case MS__MSG__BODY_STATS:
 		tool_stats(h, msg->stats);
 		break;
+	case MS__MSG__BODY_LOOKUP_ABROAD:
+		abroad_lookup(h, msg->lookup_abroad);
+		break;
+	case MS__MSG__BODY_RELAY:
+		abroad_relay(h->c, msg->relay);
+		break;
 	case MS__MSG__BODY_SAMPLE:
 		history_sample(h, msg->sample);
 		break;
@@ -300,6 +307,7 @@ void host_welcome_all(struct coord *c)
 		Ms__Welcome w = MS__WELCOME__INIT;
 
 		w.job = c->job;
+		w.card = c->card;
 		w.ip = h->ip;
 		w.masters = list;
 		w.n_masters = count;

@@ -22,6 +22,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "abroad.h"
 #include "coord.h"
 #include "host.h"
 #include "jobdir.h"
@@ -306,6 +307,7 @@ int main(void)
 	else if (jobdir_create(&c, why, sizeof(why)))
 		coord_fail(&c, "%s", why);
 	host_listen(&c);
+	abroad_listen(&c);
 	if (!c.again)
 		tool_listen(&c);
 	on_event(&c, SIGCHLD, EV_SIGNAL, sigchld_cb);

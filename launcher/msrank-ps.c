@@ -71,7 +71,8 @@ static json_t *series(const double *list, size_t count)
 
 static json_t *host_json(const Ms__HostState *h)
 {
-	json_t *o = json_pack("{s:s, s:b, s:i}", "host", h->name, "up", h->up, "mirrors", (int)h->mirrors);
+	json_t *o = json_pack("{s:s, s:b, s:i, s:I}", "host", h->name, "up", h->up, "mirrors", (int)h->mirrors, "relays",
+			      (json_int_t)h->relays);
 
 	if (!h->now)
 		return o;

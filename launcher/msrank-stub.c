@@ -481,6 +481,8 @@ int main(int argc, char **argv)
 			s.dir ? "no program given" : "MSOCK_JOBDIR is not set: only mpiexec -launcher msock starts me");
 	if (start_memory_bound())
 		log_die("mpiexec's -membind does not work with the launcher msock");
+	if (world >= MS_WORLD_ABROAD)
+		log_die("a job has at most %u calls of MPI_Comm_spawn", MS_WORLD_ABROAD - 1);
 	s.ignored = start_ignored_signals();
 	signal(SIGPIPE, SIG_IGN);
 	pmi = start_pmi_fd();

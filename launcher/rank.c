@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "abroad.h"
 #include "journal.h"
 #include "master.h"
 #include "move.h"
@@ -16,6 +17,8 @@ enum { RANK_LOST = 255 };
 struct question {
 	struct question *next;
 	uint64_t request;
+	struct link *abroad; /* another job's coordinator, borrowed; NULL: the address server asks */
+	uint32_t asker;      /* whom it asks for, as we call that member */
 };
 
 struct stub { /* a caller that has not sent its Spawn yet, then the rank's */
@@ -234,7 +237,10 @@ static void answer(struct rank *r, const struct question *q)
 	s.m = r->decided;
 	s.cookie = (ProtobufCBinaryData){ sizeof(r->cookie), r->cookie };
 	f.entry = &s;
-	master_send(r->c, r->virtual_ip, LINK_MSG(FOUND, found, &f));
+	if (q->abroad)
+		abroad_answer(q->abroad, q->asker, &f);
+	else
+		master_send(r->c, r->virtual_ip, LINK_MSG(FOUND, found, &f));
 }
 
 static void answer_all(struct rank *r)
@@ -248,14 +254,15 @@ static void answer_all(struct rank *r)
 	}
 }
 
-/* The master's question waits for the end of a move. */
-static void ask(struct rank *r, uint64_t request)
+/* A question waits for the end of a move. */
+static void ask(struct rank *r, const struct question *asked)
 {
 	struct question *q = malloc(sizeof(*q));
 
 	if (!q)
 		log_die("out of memory");
-	*q = (struct question){ .next = r->questions, .request = request };
+	*q = *asked;
+	q->next = r->questions;
 	r->questions = q;
 	if (!r->move || r->decided == r->m)
 		answer_all(r);
@@ -282,35 +289,74 @@ void rank_where(struct host *h, const Ms__Where *w)
 	link_send(h->link, LINK_MSG(WHERE_IS, where_is, &is));
 }
 
+/* abroad NULL: those of the address server. */
+static void drop_questions(struct rank *r, const struct link *abroad)
+{
+	struct question **at = &r->questions, *q;
+
+	while ((q = *at)) {
+		if (q->abroad != abroad) {
+			at = &q->next;
+			continue;
+		}
+		*at = q->next;
+		free(q);
+	}
+}
+
 void rank_master_gone(struct coord *c, uint32_t net, unsigned bits)
 {
-	struct question *q;
 	struct rank *r;
 
 	TAILQ_FOREACH(r, &c->ranks, entry)
-	{
-		while (!((r->virtual_ip ^ net) & (uint32_t)(~0ull << (32 - bits))) && (q = r->questions)) {
-			r->questions = q->next;
-			free(q);
-		}
-	}
+	if (!((r->virtual_ip ^ net) & (uint32_t)(~0ull << (32 - bits))))
+		drop_questions(r, NULL);
+}
+
+void rank_asker_gone(struct coord *c, const struct link *asker)
+{
+	struct rank *r;
+
+	TAILQ_FOREACH(r, &c->ranks, entry)
+	drop_questions(r, asker);
+}
+
+static struct rank *rank_of_address(struct coord *c, uint32_t virtual_ip)
+{
+	struct rank *r;
+
+	TAILQ_FOREACH(r, &c->ranks, entry)
+	if (r->virtual_ip == virtual_ip)
+		return r;
+	return NULL;
 }
 
 void rank_lookup(struct coord *c, const Ms__Lookup *l)
 {
+	struct rank *r = rank_of_address(c, l->virtual_ip);
 	Ms__Found none = MS__FOUND__INIT;
-	struct rank *r;
 
-	TAILQ_FOREACH(r, &c->ranks, entry)
-	{
-		if (r->virtual_ip == l->virtual_ip) {
-			ask(r, l->request);
-			return;
-		}
+	if (r) {
+		ask(r, &(struct question){ .request = l->request });
+		return;
 	}
 	none.request = l->request;
 	none.status = MS_PLACE_NOBODY;
 	master_send(c, l->virtual_ip, LINK_MSG(FOUND, found, &none));
+}
+
+void rank_lookup_abroad(struct coord *c, const Ms__LookupAbroad *l, struct link *from, uint32_t asker)
+{
+	struct rank *r = asker ? rank_of_address(c, l->virtual_ip) : NULL;
+	Ms__Found none = MS__FOUND__INIT;
+
+	if (r) {
+		ask(r, &(struct question){ .request = l->request, .abroad = from, .asker = asker });
+		return;
+	}
+	none.request = l->request;
+	none.status = MS_PLACE_NOBODY;
+	link_send(from, LINK_MSG(FOUND, found, &none));
 }
 
 void rank_serving(struct coord *c, const Ms__Serving *s)
@@ -337,6 +383,7 @@ void rank_end(struct rank *r, int32_t status, const char *lost)
 	e.status = status;
 	host_send_all(r->c, LINK_MSG(ENDED, ended, &e));
 	master_send(r->c, r->virtual_ip, LINK_MSG(ENDED, ended, &e));
+	abroad_rank_ended(r->c, r->id, status);
 	answer_all(r);
 	move_rank_ended(r);
 }

@@ -48,6 +48,10 @@ void rank_serving(struct coord *c, const Ms__Serving *s);
 /* Questions of daemons and of the master: answered when no move is undecided. */
 void rank_where(struct host *h, const Ms__Where *w);
 void rank_lookup(struct coord *c, const Ms__Lookup *l);
+/* A question of another job for one of its members, which is called `asker` here (0: no name was left). */
+void rank_lookup_abroad(struct coord *c, const Ms__LookupAbroad *l, struct link *from, uint32_t asker);
+/* That job's link is gone. */
+void rank_asker_gone(struct coord *c, const struct link *asker);
 /* The address server of a subnet is gone with its questions: the next one counts anew. */
 void rank_master_gone(struct coord *c, uint32_t net, unsigned bits);
 /* A move of it has its record; committed_to NULL: it stays. */

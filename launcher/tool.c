@@ -177,9 +177,12 @@ void tool_stats(struct host *h, const Ms__Stats *told)
 			copy_peers(e, told->ranks[i]);
 		}
 	}
-	for (size_t k = 0; k < s->host_count; k++)
-		if (s->hosts[k].name == h->name)
-			s->hosts[k].mirrors = told->mirrors;
+	for (size_t k = 0; k < s->host_count; k++) {
+		if (s->hosts[k].name != h->name)
+			continue;
+		s->hosts[k].mirrors = told->mirrors;
+		s->hosts[k].relays = told->relays;
+	}
 	if (--s->awaited == 0)
 		census_finish(s);
 }

@@ -65,6 +65,21 @@ int msock_listen(int backlog, struct sockaddr_in *addr);
  */
 int msock_connect(const struct sockaddr_in *to);
 
+/*
+ * Members of two jobs of a user may talk, too.  The addresses are each job's
+ * own, so one of another job counts only with that job's card, a word of text
+ * that also lets its holder in: give it to nobody else.  "" where the process
+ * is no member of a job.  ERANGE: size is too small.
+ *
+ * msock_connect_job is msock_connect to an address of the job with that card;
+ * with "" or the card of the own job just that.  The connect fails with
+ * ECONNREFUSED when that job has ended or cannot be reached from here;
+ * EHOSTUNREACH: this process is no member of a job.
+ */
+enum { MSOCK_JOB_MAX = 192 }; /* bytes of a card, NUL included */
+int msock_job(char *card, size_t size);
+int msock_connect_job(const char *card, const struct sockaddr_in *to);
+
 /* Take a connection; EAGAIN if there is none. *from may be NULL. */
 int msock_accept(int listener, struct sockaddr_in *from);
 

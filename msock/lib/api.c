@@ -178,6 +178,35 @@ API int msock_connect(const struct sockaddr_in *to)
 	return (int)api_result(c ? c->v.sd : -error);
 }
 
+API int msock_job(char *card, size_t size)
+{
+	size_t n = strlen(core.card) + 1;
+
+	if (!core.on || n > size)
+		return (int)api_result(core.on ? -ERANGE : -ENOTCONN);
+	memcpy(card, core.card, n);
+	return 0;
+}
+
+/* A job of one process without a daemon has no card, and its addresses are real ones. */
+API int msock_connect_job(const char *card, const struct sockaddr_in *to)
+{
+	struct conn *c = NULL;
+	int error = ENOTCONN;
+
+	if (!*card || !strcmp(card, core.card))
+		return msock_connect(to);
+	core_enter();
+	if (core.on && !core.member)
+		error = EHOSTUNREACH;
+	else if (strlen(card) >= MSOCK_JOB_MAX)
+		error = EINVAL;
+	else if (core.on)
+		c = conn_connect_abroad(card, to, &error);
+	core_leave();
+	return (int)api_result(c ? c->v.sd : -error);
+}
+
 static struct conn *api_conn(int sd)
 {
 	struct vsock *v = vsock_get(sd);

@@ -31,6 +31,7 @@ struct conn {
 	int error;                /* of the connect, or of the end; errno value */
 	struct sockaddr_in local, peer; /* virtual */
 	uint32_t peer_member;
+	char abroad[MS_CARD_MAX]; /* of a connect: the other job's card; "": within the job */
 	int fd;                   /* the newest leg; the number v.sd as long as there is one; owned */
 	int old_fd;               /* the older leg in BOTH, or -1; owned */
 	struct watch leg, old_leg; /* while the engine reads them */
@@ -62,6 +63,9 @@ struct conn *conn_find(uint64_t stream, unsigned end);
 
 /* For msock.h; -errno. */
 struct conn *conn_connect(const struct sockaddr_in *to, int *error);
+
+/* The same to an address of another job, whose card it is. */
+struct conn *conn_connect_abroad(const char *card, const struct sockaddr_in *to, int *error);
 
 /* From this port (0: any), without a number of the application's. */
 struct conn *conn_connect_from(uint16_t port, const struct sockaddr_in *to, int *error);

@@ -51,7 +51,9 @@ static void connect_dial(struct conn *c, const struct place *p)
 	int err;
 
 	c->peer_member = p->member;
-	conn_rename(c, core_stream_id(), 0);
+	conn_rename(c, p->called ? core_stream_id_abroad() : core_stream_id(), 0);
+	if (p->called)
+		frame.from_member = p->called;
 	frame.stream = c->s.id;
 	frame.from_ip = core.virtual_ip;
 	frame.from_port = ntohs(c->local.sin_port);
@@ -70,7 +72,10 @@ static void connect_ask(struct conn *c)
 {
 	if (!c->request)
 		c->request = control_request();
-	control_lookup(c->request, ntohl(c->peer.sin_addr.s_addr), c->newer);
+	if (c->abroad[0])
+		control_lookup_abroad(c->request, ntohl(c->peer.sin_addr.s_addr), c->abroad);
+	else
+		control_lookup(c->request, ntohl(c->peer.sin_addr.s_addr), c->newer);
 	engine_timer_set(&c->timer, CONNECT_ASK_MS * 1000000ull);
 }
 
@@ -79,7 +84,7 @@ void conn_connect_again(struct conn *c)
 {
 	uint32_t ip = ntohl(c->peer.sin_addr.s_addr);
 	struct place alone = { .real_ip = ip, .port = ntohs(c->peer.sin_port) };
-	const struct place *p = core.member ? place_get(ip, c->newer) : &alone;
+	const struct place *p = !core.member ? &alone : c->abroad[0] ? NULL : place_get(ip, c->newer);
 
 	if (p)
 		connect_dial(c, p);
@@ -102,7 +107,7 @@ void conn_placed(uint32_t request, const struct place *p)
 	}
 }
 
-static struct conn *connect_begin(uint16_t port, const struct sockaddr_in *to, bool number, int *error)
+static struct conn *connect_begin(uint16_t port, const char *card, const struct sockaddr_in *to, bool number, int *error)
 {
 	struct conn *c = conn_create(CONN_PLACE);
 	int err;
@@ -120,6 +125,8 @@ static struct conn *connect_begin(uint16_t port, const struct sockaddr_in *to, b
 		return NULL;
 	}
 	c->peer = *to;
+	for (unsigned i = 0; card[i] && i < sizeof(c->abroad) - 1; i++)
+		c->abroad[i] = card[i];
 	c->local = connect_address(core.virtual_ip, port ? port : core.member ? next_port++ : 0);
 	if (next_port < CONNECT_PORT_FIRST)
 		next_port = CONNECT_PORT_FIRST;
@@ -131,12 +138,17 @@ static struct conn *connect_begin(uint16_t port, const struct sockaddr_in *to, b
 
 struct conn *conn_connect(const struct sockaddr_in *to, int *error)
 {
-	return connect_begin(0, to, true, error);
+	return connect_begin(0, "", to, true, error);
+}
+
+struct conn *conn_connect_abroad(const char *card, const struct sockaddr_in *to, int *error)
+{
+	return connect_begin(0, card, to, true, error);
 }
 
 struct conn *conn_connect_from(uint16_t port, const struct sockaddr_in *to, int *error)
 {
-	return connect_begin(port, to, false, error);
+	return connect_begin(port, "", to, false, error);
 }
 
 static void connect_refused(struct conn *c, const struct leg_frame *answer)

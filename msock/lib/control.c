@@ -209,6 +209,7 @@ static void control_on_place(struct ms_codec *c)
 	p.port = ms_get_u16(c);
 	p.m = ms_get_u64(c);
 	ms_get_bytes(c, p.cookie, MS_TOKEN);
+	p.called = c->at < c->end ? ms_get_u32(c) : 0;
 	if (!c->bad && !udp_way_placed(request, &p))
 		conn_placed(request, &p);
 }
@@ -343,6 +344,18 @@ void control_lookup(uint32_t request, uint32_t virtual_ip, uint64_t newer)
 	control_send(&c, buf);
 }
 
+void control_lookup_abroad(uint32_t request, uint32_t virtual_ip, const char *card)
+{
+	uint8_t buf[CONTROL_SMALL];
+	struct ms_codec c;
+
+	control_begin(&c, buf, sizeof(buf), MS_M_LOOKUP_ABROAD);
+	ms_put_u32(&c, request);
+	ms_put_u32(&c, virtual_ip);
+	ms_put_str(&c, card);
+	control_send(&c, buf);
+}
+
 void control_relay(uint32_t to, const void *bytes, size_t n)
 {
 	uint8_t buf[CONTROL_SMALL];
@@ -413,6 +426,8 @@ int control_attach(int control)
 	core.port_low = ms_get_u16(&in);
 	core.port_high = ms_get_u16(&in);
 	control_take_subnets(&in);
+	if (in.at < in.end)
+		ms_get_str(&in, core.card, sizeof(core.card));
 	return in.bad ? -EPROTO : 0;
 }
 

@@ -45,6 +45,8 @@ void control_replay(void);
 
 uint32_t control_request(void);
 void control_lookup(uint32_t request, uint32_t virtual_ip, uint64_t newer);
+/* card: the job in which that address is. */
+void control_lookup_abroad(uint32_t request, uint32_t virtual_ip, const char *card);
 void control_relay(uint32_t to, const void *bytes, size_t n);
 
 #endif

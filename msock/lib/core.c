@@ -20,6 +20,14 @@ uint64_t core_stream_id(void)
 	return ++core.next_stream;
 }
 
+uint64_t core_stream_id_abroad(void)
+{
+	uint64_t id = 0;
+
+	ms_getrandom(&id, sizeof(id), 0);
+	return (uint64_t)MS_MEMBER(MS_WORLD_ABROAD, 0) << 32 | id >> 10;
+}
+
 int core_raise_fd(int fd)
 {
 	struct rlimit limit = { 0 };

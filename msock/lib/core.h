@@ -22,6 +22,7 @@ struct core {
 	uint32_t id;       /* MS_MEMBER(world, rank) */
 	char id_text[24];  /* "WORLD.RANK" */
 	char job[CORE_NAME], host[CORE_NAME];
+	char card[MS_CARD_MAX]; /* of the job, for others; "": none */
 	uint32_t real_ip, virtual_ip; /* host order */
 	uint16_t port_low, port_high; /* for the data listener; 0 0: any */
 	uint16_t data_port;
@@ -38,6 +39,9 @@ extern struct core core;
 
 /* An id for a new stream, unique in the job. */
 uint64_t core_stream_id(void);
+
+/* One for a stream to another job's member, whose ids we do not know: 54 random bits, beside those of any stream within a job. */
+uint64_t core_stream_id_abroad(void);
 
 /* Put a descriptor of the library out of the way of small numbers; returns the new number, or the old. */
 int core_raise_fd(int fd);

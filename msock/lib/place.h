@@ -12,6 +12,7 @@
 
 struct place {
 	uint32_t virtual_ip, real_ip, member;
+	uint32_t called; /* what we are called in that member's job; 0: as at home */
 	uint16_t port;
 	uint8_t status; /* enum ms_place */
 	uint64_t m;

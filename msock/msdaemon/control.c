@@ -25,6 +25,7 @@ static void welcome(struct member *m)
 	ms_put_u16(&c, m->d->port_low);
 	ms_put_u16(&c, m->d->port_high);
 	names_put_subnets(m->d, &c);
+	ms_put_str(&c, m->d->card);
 	packets_put(m->control, &c, buf, NULL, 0);
 }
 
@@ -67,9 +68,23 @@ static void lookup(struct member *m, struct ms_codec *in)
 		names_lookup(m, request, virtual_ip, newer);
 }
 
+static void lookup_abroad(struct member *m, struct ms_codec *in)
+{
+	Ms__LookupAbroad l = MS__LOOKUP_ABROAD__INIT;
+	char card[MS_CARD_MAX];
+
+	l.request = (uint64_t)m->id << 32 | ms_get_u32(in);
+	l.member = m->id;
+	l.virtual_ip = ms_get_u32(in);
+	ms_get_str(in, card, sizeof(card));
+	l.card = card;
+	if (!in->bad)
+		link_send(m->d->coordinator, LINK_MSG(LOOKUP_ABROAD, lookup_abroad, &l));
+}
+
 void control_place(struct member *m, const Ms__Found *f)
 {
-	uint8_t buf[64], cookie[MS_TOKEN] = { 0 };
+	uint8_t buf[80], cookie[MS_TOKEN] = { 0 };
 	struct ms_codec c;
 
 	if (f->entry && f->entry->cookie.len == sizeof(cookie))
@@ -82,6 +97,7 @@ void control_place(struct member *m, const Ms__Found *f)
 	ms_put_u16(&c, f->entry ? (uint16_t)f->entry->port : 0);
 	ms_put_u64(&c, f->entry ? f->entry->m : 0);
 	ms_put_bytes(&c, cookie, sizeof(cookie));
+	ms_put_u32(&c, f->called);
 	packets_put(m->control, &c, buf, NULL, 0);
 }
 
@@ -165,6 +181,9 @@ static void on_packet(void *user, struct ms_codec *in, unsigned type, int *fds, 
 		break;
 	case MS_M_LOOKUP:
 		lookup(m, in);
+		break;
+	case MS_M_LOOKUP_ABROAD:
+		lookup_abroad(m, in);
 		break;
 	case MS_M_RELAY:
 		relay(m, in);

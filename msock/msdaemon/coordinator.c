@@ -27,6 +27,7 @@ struct stats_wait {
 static void welcome(struct daemon *d, const Ms__Welcome *w)
 {
 	snprintf(d->job, sizeof(d->job), "%s", w->job);
+	snprintf(d->card, sizeof(d->card), "%s", w->card);
 	d->port_low = (uint16_t)w->port_low;
 	d->port_high = (uint16_t)w->port_high;
 	d->last = w->last;
@@ -79,6 +80,7 @@ static void stats_answer(evutil_socket_t fd, short what, void *arg)
 	s.ranks = list;
 	s.request = wait->request;
 	s.mirrors = mirror_count(d);
+	s.relays = d->relays;
 	link_send(d->coordinator, LINK_MSG(STATS, stats, &s));
 	for (size_t i = 0; i < s.n_ranks; i++)
 		free(list[i]->peers);
@@ -105,6 +107,15 @@ static void ended(struct daemon *d, const Ms__Ended *e)
 {
 	member_ended_elsewhere(d, e->member, e->status);
 	mirror_member_ended(d, e->member);
+}
+
+/* Where a member of another job is, asked for a member here. */
+static void found_abroad(struct daemon *d, const Ms__Found *f)
+{
+	struct member *m = member_find(d, (uint32_t)(f->request >> 32));
+
+	if (m)
+		control_place(m, f);
 }
 
 static void for_member(struct daemon *d, const Ms__Msg *msg)
@@ -153,6 +164,12 @@ static void on_message(struct link *l, const Ms__Msg *msg, void *user)
 		break;
 	case MS__MSG__BODY_FORGET:
 		farewell_forget(d, msg->forget->member);
+		break;
+	case MS__MSG__BODY_FOUND:
+		found_abroad(d, msg->found);
+		break;
+	case MS__MSG__BODY_RELAY: /* from a member of another job */
+		relay_send(d, msg->relay->to, msg->relay->from, msg->relay->bytes.data, msg->relay->bytes.len);
 		break;
 	case MS__MSG__BODY_WHERE_IS:
 		relay_where_is(d, msg->where_is);

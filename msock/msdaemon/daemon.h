@@ -27,6 +27,7 @@ struct daemon {
 	uint8_t secret[SEAL_SECRET];
 	char host[256];
 	char job[80];
+	char card[MS_CARD_MAX]; /* of this job, for others */
 	uint32_t ip; /* real address of this host */
 	uint16_t mesh_port;
 	uint16_t port_low, port_high; /* 0 0: any */
@@ -40,6 +41,7 @@ struct daemon {
 	struct mirror_list mirrors;
 	struct peer_list peers;
 	struct route_list routes;
+	uint64_t relays; /* relink messages sent on or delivered */
 	struct image_place place;
 	bool probed;
 	bool ending;

@@ -100,11 +100,27 @@ static struct member *member_here(struct daemon *d, uint32_t id)
 	return m && m->state != MEMBER_COMING && m->state != MEMBER_LEFT ? m : NULL;
 }
 
+/* To a member of another job: only the coordinator knows more of it than our name for it. */
+static void send_abroad(struct daemon *d, uint32_t to, uint32_t from, const void *bytes, size_t size)
+{
+	Ms__Relay relay = MS__RELAY__INIT;
+
+	relay.to = to;
+	relay.from = from;
+	relay.bytes = (ProtobufCBinaryData){ size, (uint8_t *)bytes };
+	link_send(d->coordinator, LINK_MSG(RELAY, relay, &relay));
+}
+
 void relay_send(struct daemon *d, uint32_t to, uint32_t from, const void *bytes, size_t size)
 {
 	struct member *m = member_here(d, to);
 	struct route *r;
 
+	d->relays++;
+	if (MS_MEMBER_IS_ABROAD(to)) {
+		send_abroad(d, to, from, bytes, size);
+		return;
+	}
 	if (m) {
 		member_relay(m, from, bytes, size);
 		return;

@@ -28,11 +28,16 @@ enum {
 	MS_TOKEN = 16,          /* bytes of cookies, tokens and keys */
 	MS_FDS_MAX = 250,       /* descriptors in one packet (the kernel's limit is 253) */
 	MS_CHANNELS = 4,        /* stdin, stdout, stderr, PMI */
+	MS_CARD_MAX = 192,      /* bytes of a job's card, NUL included (proto/card.h) */
 };
 
 #define MS_MEMBER(world, rank) ((uint32_t)(world) << 22 | (uint32_t)(rank))
 #define MS_MEMBER_WORLD(m) ((uint32_t)(m) >> 22)
 #define MS_MEMBER_RANK(m) ((uint32_t)(m) & 0x3fffff)
+
+/* The last world is no world of the job: its members are those of other jobs, as this job calls them (launcher/abroad.h). */
+#define MS_WORLD_ABROAD 1023u
+#define MS_MEMBER_IS_ABROAD(m) (MS_MEMBER_WORLD(m) == MS_WORLD_ABROAD)
 
 /* Signal by which the kernel (O_ASYNC on control socket and data listener) and
  * the agent reach a member's threads; kernel number. MSOCK_KICK_SIGNAL changes it. */
@@ -52,12 +57,14 @@ enum ms_ctl_type {
 	MS_M_HELLO = 1,    /* u32 pid */
 	MS_D_WELCOME,      /* u32 member, str job, str host, ip real, ip virtual, u64 m (last used),
 	                      u16 port lowest, u16 port highest (0 0: any),
-	                      u8 n, n x { u32 net, u8 bits }: the job's virtual subnets (nothing: 100.64.0.0/10) */
+	                      u8 n, n x { u32 net, u8 bits }: the job's virtual subnets (nothing: 100.64.0.0/10),
+	                      str the job's card (nothing: it has none) */
 	MS_M_SERVING,      /* u16 data port, cookie: the member's data listener is open */
 	MS_D_SERVING_OK,   /* the master knows it */
 	MS_M_LOOKUP,       /* u32 request, ip virtual, u64 newer: answer only with an entry whose m >= newer
 	                      (0: any); if the member is moving, answer when that is decided */
-	MS_D_PLACE,        /* u32 request, u8 status (enum ms_place), u32 member, ip real, u16 data port, u64 m, cookie */
+	MS_D_PLACE,        /* u32 request, u8 status (enum ms_place), u32 member, ip real, u16 data port, u64 m, cookie,
+	                      u32 what the asker is called in the job of that member (0: its own name) */
 	MS_M_RELAY,        /* u32 to member, bytes: a relink message; the daemons bring it to the member, wherever it is */
 	MS_D_RELAY,        /* u32 from member, bytes */
 	MS_D_MOVE,         /* u64 m, u8 via, u32 drain ms, u32 timeout ms, u64 hash key, str fault, u8 flags (enum
@@ -90,6 +97,8 @@ enum ms_ctl_type {
 	                      (CLOCK_REALTIME), 4 x u64 figures. From the restorer too */
 	MS_M_CHECKED,      /* u64 m, u64 bytes to be sent, u64 bytes/s they went in a trial, u64 bytes/s being written, u64
 	                      freeze ns, u64 total ns, both predicted: the answer to MS_MOVE_CHECK */
+	MS_M_LOOKUP_ABROAD, /* u32 request, ip virtual in the other job, str that job's card; answered with D_PLACE when no
+	                      move of that member is undecided */
 };
 
 enum ms_place { MS_PLACE_OK, MS_PLACE_NOBODY, MS_PLACE_ENDED };

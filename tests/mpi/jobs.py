@@ -99,6 +99,10 @@ class User(Place):
     def environment(self):
         return clean_environment(MSOCK_RUNDIR=self.rundir, HOME=self.shared)
 
+    def jobs(self):
+        """The ids of the jobs that run now."""
+        return {name for _, names, _ in os.walk(self.rundir) for name in names if not name.startswith("msock-")}
+
     def leftovers(self):
         """Processes and files that a job left."""
         tap.until(lambda: not descendants(), 5)
@@ -253,6 +257,7 @@ class Job:
     def __init__(self, place, words, ranks, hosts=None, launcher="msock", stdin=subprocess.DEVNULL, seconds=LIMIT_S):
         self.place = place
         self.out, self.err = [], []
+        self.name = []  # the words that name it to tools; needed where the place has several
         self.changed = threading.Condition()
         self.end = time.monotonic() + seconds
         self.started = time.monotonic()
@@ -317,7 +322,7 @@ class Job:
 
     def ps(self):
         """Ranks as msrank-ps reports them, {} when it does not know the job."""
-        status, out, _ = self.place.call([command("msrank-ps"), "--json"], 20)
+        status, out, _ = self.place.call([command("msrank-ps"), "--json", *self.name[1:]], 20)
         return {entry["rank"]: entry for entry in json.loads(out)["ranks"]} if status == 0 and out.strip() else {}
 
     def where(self, rank):
@@ -325,7 +330,7 @@ class Job:
 
     def move(self, ranks, host, *options, seconds=120):
         """Returns (exit status, list of reports, stderr)."""
-        status, out, err = self.place.call([command("msrank-move"), "--json", *options, str(ranks), host], seconds)
+        status, out, err = self.place.call([command("msrank-move"), "--json", *self.name, *options, str(ranks), host], seconds)
         reports = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
         return status, reports, err
 

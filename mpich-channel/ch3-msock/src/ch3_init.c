@@ -98,7 +98,7 @@ int MPIDI_CH3_PortFnsInit(MPIDI_PortFns *port_fns)
 int MPIDI_CH3_Connect_to_root(const char *port_name, MPIDI_VC_t **new_vc)
 {
 	int mpi_errno;
-	struct sockaddr_in addr;
+	struct ch3m_address addr;
 	int port_tag;
 	MPIDI_VC_t *vc;
 

@@ -8,11 +8,11 @@
 
 static int pg_added; /* since what is parked was last looked at */
 
-static int call_address(MPIDI_VC_t *vc, const struct sockaddr_in *addr, int is_port, uint32_t port_tag)
+static int call_address(MPIDI_VC_t *vc, const struct ch3m_address *addr, int is_port, uint32_t port_tag)
 {
 	int mpi_errno = MPI_SUCCESS;
 	struct ch3m_conn *conn;
-	int sd = msock_connect(addr);
+	int sd = msock_connect_job(addr->job, &addr->at);
 
 	if (sd < 0)
 		return ch3m_conn_fail_vc(vc);
@@ -32,7 +32,7 @@ int ch3m_handshake_call(MPIDI_VC_t *vc)
 {
 	int mpi_errno;
 	char card[MPIDI_MAX_KVS_VALUE_LEN];
-	struct sockaddr_in addr;
+	struct ch3m_address addr;
 
 	/* Asking for the card may let other threads in, which shall not call as well. */
 	vc->ch.state = CH3M_VC_CONNECTING;
@@ -47,7 +47,7 @@ fn_fail:
 	return mpi_errno;
 }
 
-int ch3m_handshake_call_port(MPIDI_VC_t *vc, const struct sockaddr_in *addr, uint32_t port_tag)
+int ch3m_handshake_call_port(MPIDI_VC_t *vc, const struct ch3m_address *addr, uint32_t port_tag)
 {
 	return call_address(vc, addr, TRUE, port_tag);
 }

@@ -21,7 +21,7 @@
 int ch3m_handshake_call(MPIDI_VC_t *vc);
 
 /* Call the process behind an MPI port for vc, which has no process group. Returns an MPI error code. */
-int ch3m_handshake_call_port(MPIDI_VC_t *vc, const struct sockaddr_in *addr, uint32_t port_tag);
+int ch3m_handshake_call_port(MPIDI_VC_t *vc, const struct ch3m_address *addr, uint32_t port_tag);
 
 /* Something can be read or written on a connection that is not yet OPEN. Returns an MPI error code. */
 int ch3m_handshake_event(struct ch3m_conn *conn, unsigned events);
