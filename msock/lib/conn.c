@@ -199,6 +199,8 @@ static ssize_t conn_read_leg(struct conn *c, const struct iovec *iov, int count)
 		if (err)
 			return err;
 	}
+	if (c->sock)
+		sock_note_mark(c->sock, fd);
 	n = count == 1 ? ms_read(fd, iov->iov_base, iov->iov_len) : ms_readv(fd, iov, count);
 	if (n > 0)
 		stream_took(&c->s, (uint64_t)n);
@@ -248,11 +250,9 @@ ssize_t conn_readv(struct conn *c, const struct iovec *iov, int count)
 	return c->s.error ? -c->s.error : 0;
 }
 
-ssize_t conn_writev(struct conn *c, const struct iovec *iov, int count)
+/* May the leg be written now? 0 or -errno. */
+static int conn_writable(const struct conn *c)
 {
-	struct msghdr msg = { .msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count };
-	ssize_t n;
-
 	if (c->phase == CONN_FAILED)
 		return -c->error;
 	if (c->phase != CONN_OPEN)
@@ -262,13 +262,32 @@ ssize_t conn_writev(struct conn *c, const struct iovec *iov, int count)
 			return -c->s.error;
 		return c->s.app_fin || c->s.state == STREAM_OVER ? -EPIPE : -EAGAIN;
 	}
-	if (count == 1)
-		n = ms_send(c->fd, iov->iov_base, iov->iov_len, MSG_NOSIGNAL | MSG_DONTWAIT);
-	else
-		n = ms_sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
+	return 0;
+}
+
+static ssize_t conn_wrote(struct conn *c, ssize_t n)
+{
 	if (n > 0)
 		stream_wrote(&c->s, (uint64_t)n);
 	return n == -EINTR ? -EAGAIN : n;
+}
+
+ssize_t conn_send(struct conn *c, const void *bytes, size_t n, int flags)
+{
+	int err = conn_writable(c);
+
+	return err ? err : conn_wrote(c, ms_send(c->fd, bytes, n, flags | MSG_NOSIGNAL | MSG_DONTWAIT));
+}
+
+ssize_t conn_writev(struct conn *c, const struct iovec *iov, int count)
+{
+	struct msghdr msg = { .msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count };
+	int err;
+
+	if (count == 1)
+		return conn_send(c, iov->iov_base, iov->iov_len, 0);
+	err = conn_writable(c);
+	return err ? err : conn_wrote(c, ms_sendmsg(c->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT));
 }
 
 int conn_shutdown(struct conn *c)

@@ -71,6 +71,7 @@ struct conn *conn_connect_abroad(const char *card, const struct sockaddr_in *to,
 struct conn *conn_connect_from(uint16_t port, const struct sockaddr_in *to, int *error);
 ssize_t conn_readv(struct conn *c, const struct iovec *iov, int count);
 ssize_t conn_writev(struct conn *c, const struct iovec *iov, int count);
+ssize_t conn_send(struct conn *c, const void *bytes, size_t n, int flags);
 int conn_shutdown(struct conn *c);
 void conn_close(struct conn *c);
 

@@ -267,6 +267,7 @@ int sock_pair_open(struct sock *s, int *app)
 		ms_dup3(pair[own], s->fd, O_CLOEXEC);
 		ms_close(pair[own]);
 	}
+	sock_inline(s->fd, 1);
 	return 0;
 }
 

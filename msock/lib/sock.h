@@ -35,6 +35,18 @@ enum sock_kind {
 	SOCK_IS_STREAM,
 };
 
+enum sock_urgency {
+	SOCK_URGENT_NONE,
+	SOCK_URGENT_WAITS, /* the byte at urgent_at is to be given as urgent */
+	SOCK_URGENT_READ,  /* ... has been read by the program, and is to be left out */
+};
+
+/* What a look at a leg's urgent byte found. */
+struct sock_urgent {
+	int ahead; /* bytes ahead of it */
+	bool waits;
+};
+
 enum { SOCK_BUFFER = 65536 }; /* bytes passed on at once */
 
 struct conn;
@@ -75,6 +87,10 @@ struct sock {
 	struct watch watch;
 	struct carry in;      /* for the program, ahead of what the conn carries */
 	struct carry out;     /* of the program, that no leg has taken yet */
+	uint64_t given;       /* place in the stream of the next byte for the program; while paired */
+	enum sock_urgency urgent;
+	uint64_t urgent_at;   /* its place in the stream */
+	size_t out_urgent;    /* the urgent byte's place in out, from 1; 0: there is none */
 	size_t filler;        /* bytes in the pair that keep a connecting socket from being writable */
 	bool out_end;         /* the program writes no more: this is all */
 	bool fin_said;        /* ... and the stream knows */
@@ -95,6 +111,7 @@ struct sock {
 
 	struct sock_number *numbers; /* owned; while frozen */
 	int flags;            /* F_GETFL */
+	int owner_type, owner, owner_signal; /* F_GETOWN_EX, F_GETSIG */
 	struct sock *next, *prev, *hash_next;
 };
 
@@ -153,6 +170,14 @@ void sock_forget_swap(struct sock *s);
 bool sock_hold(struct conn *c, uint32_t from, const struct stream_msg *msg); /* true: it waits, or is lost */
 const unsigned *sock_fork_begin(void);           /* no stream is direct when the word is 0 */
 void sock_fork_end(void);
+
+/* sock_urgent.c */
+bool sock_at_mark(int fd);
+void sock_inline(int fd, int on);
+void sock_note_mark(struct sock *s, int leg);
+void sock_urgent_look(int leg, struct sock_urgent *u);
+void sock_urgent_keep(struct sock *s, const struct sock_urgent *u, uint32_t unread);
+size_t sock_until_urgent(const struct sock *s, size_t n);
 
 /* sock_opt.c */
 int sock_option_set(struct sock *s, int fd, int level, int name, const void *value, socklen_t size);

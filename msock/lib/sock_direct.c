@@ -228,14 +228,19 @@ bool sock_swap_due(void)
 	return due && wanted && !swapping && !engine_paused();
 }
 
-/* Who is told by a signal that there is something to read, and the flags. */
-static void file_copy_state(int from, int to)
+/* Who is told by a signal that there is something to read. */
+static void file_copy_owner(int from, int to)
 {
 	struct f_owner_ex owner = { 0 };
 
 	if (!ms_fcntl(from, F_GETOWN_EX, (long)&owner) && owner.pid)
 		ms_fcntl(to, F_SETOWN_EX, (long)&owner);
 	ms_fcntl(to, F_SETSIG, ms_fcntl(from, F_GETSIG, 0));
+}
+
+static void file_copy_state(int from, int to)
+{
+	file_copy_owner(from, to);
 	ms_fcntl(to, F_SETFL, ms_fcntl(from, F_GETFL, 0) & (O_NONBLOCK | O_ASYNC));
 }
 
@@ -245,6 +250,7 @@ static void leg_give(struct sock *s, int leg)
 	int off = 0;
 
 	ms_setsockopt(leg, IPPROTO_TCP, TCP_NODELAY, &off, sizeof(off));
+	sock_inline(leg, 0);
 	sock_options_apply(s, leg, false);
 }
 
@@ -267,6 +273,7 @@ static void sock_became_direct(struct sock *s, int number, const struct leg_coun
 	s->direct = true;
 	s->swap_tries = 0;
 	s->filler = 0;
+	s->urgent = SOCK_URGENT_NONE; /* the kernel knows */
 	sock_counts_begin(s, n);
 	directs++;
 }
@@ -346,7 +353,8 @@ static int leg_dup(int number)
 static void sock_to_pair(struct sock *s)
 {
 	struct conn *c = s->conn;
-	int number = sock_number(s), leg, err;
+	int number = sock_number(s), leg, err, flags;
+	struct sock_urgent urgent;
 	struct leg_counts n;
 
 	if (number < 0) {
@@ -354,10 +362,13 @@ static void sock_to_pair(struct sock *s)
 		return;
 	}
 	leg = leg_dup(number);
+	if (leg >= 0)
+		sock_urgent_look(leg, &urgent);
 	if (leg < 0 || !leg_count(leg, &n)) {
 		ms_log(LOG_WARN, "stream %lx: no descriptor for its leg: error %d", c->s.id, -leg);
 		if (leg >= 0)
 			ms_close(leg);
+		leg_give(s, number);
 		sock_keep_wanting(s);
 		sock_failed_swap(s);
 		return;
@@ -368,19 +379,27 @@ static void sock_to_pair(struct sock *s)
 		ms_log(LOG_WARN, "stream %lx: no pair of sockets: error %d", c->s.id, -err);
 		core_own_fd(leg, false);
 		ms_close(leg);
+		leg_give(s, number);
 		sock_keep_wanting(s);
 		sock_failed_swap(s);
 		return;
 	}
-	file_copy_state(leg, number);
-	leg_take(leg);
 	s->direct = false;
 	directs--;
 	c->fd = leg;
 	sock_counts_end(s, &n);
+	s->given = c->s.taken;
+	sock_urgent_keep(s, &urgent, n.unread);
+	flags = (int)ms_fcntl(leg, F_GETFL, 0);
+	ms_fcntl(leg, F_SETFL, O_NONBLOCK);
 	if (n.fin_sent)
 		ms_shutdown(number, SHUT_WR);
 	sock_leg_ready(s, EPOLLIN); /* what the program may have looked at lies in its socket again */
+	if (sock_number(s) == number) {
+		file_copy_owner(leg, number); /* not earlier: it has had the signal for what it has just been given again */
+		ms_fcntl(number, F_SETFL, flags & (O_NONBLOCK | O_ASYNC));
+	}
+	leg_take(leg);
 }
 
 static bool sock_wants_swap(const struct sock *s)
@@ -569,6 +588,7 @@ void sock_closing(struct sock *s, int fd)
 		sock_each_number(sock_count_number, &others);
 	if (others.count > 1)
 		return;
+	sock_inline(fd, 1); /* or what lies behind an urgent byte is not counted */
 	if (!leg_count(fd, &n) || sock_close_resets(s, &n)) {
 		sock_direct_lost(s);
 		sock_destroy(s);

@@ -48,6 +48,26 @@ struct sock_count {
 	bool failed;
 };
 
+static void sock_note_owner(struct sock *s, int fd)
+{
+	struct f_owner_ex owner = { 0 };
+
+	ms_fcntl(fd, F_GETOWN_EX, (long)&owner);
+	s->owner_type = owner.type;
+	s->owner = owner.pid;
+	s->owner_signal = (int)ms_fcntl(fd, F_GETSIG, 0);
+}
+
+static void sock_return_owner(const struct sock *s, int fd)
+{
+	struct f_owner_ex owner = { s->owner_type, s->owner };
+
+	if (s->owner)
+		ms_fcntl(fd, F_SETOWN_EX, (long)&owner);
+	if (s->owner_signal)
+		ms_fcntl(fd, F_SETSIG, s->owner_signal);
+}
+
 static void sock_note_number(int fd, const struct stat *st, void *arg)
 {
 	struct sock *s = sock_find_inode(st->st_ino);
@@ -67,13 +87,16 @@ static void sock_note_number(int fd, const struct stat *st, void *arg)
 	s->numbers = n;
 	s->number = fd;
 	s->flags = (int)ms_fcntl(fd, F_GETFL, 0);
+	if (s->flags & O_ASYNC || s->kind == SOCK_IS_STREAM)
+		sock_note_owner(s, fd);
 }
 
-/* All that lies in a socket's queue, behind what the carry has; *error: what it says then. */
-static int sock_empty(int fd, struct carry *to, long *error)
+/* All that lies in a socket's queue, behind what the carry has; *urgent: the urgent byte's place in it, from 1; *error: what it says then. */
+static int sock_empty(int fd, struct carry *to, size_t *urgent, long *error)
 {
 	for (;;) {
-		long n = ms_recv(fd, piece, sizeof(piece), MSG_DONTWAIT);
+		bool mark = sock_at_mark(fd);
+		long n = ms_recv(fd, piece, mark ? 1 : sizeof(piece), MSG_DONTWAIT);
 
 		if (n == -EINTR)
 			continue;
@@ -82,23 +105,35 @@ static int sock_empty(int fd, struct carry *to, long *error)
 			return 0;
 		if (!carry_put(to, piece, (size_t)n))
 			return -ENOMEM;
+		if (mark)
+			*urgent = to->length;
 	}
 }
 
 static int sock_empty_pair(struct sock *s, short app, short own_events)
 {
 	struct carry front = { 0 };
+	size_t urgent = 0;
 	long error = 0, own;
 	int err = 0;
 
 	if (s->kind != SOCK_IS_STREAM || s->filler)
 		return 0;
-	if (s->numbers && !s->deaf && app)
-		err = sock_empty(s->numbers->fd, &front, &error);
+	if (s->numbers && !s->deaf && app) {
+		sock_inline(s->numbers->fd, 1);
+		err = sock_empty(s->numbers->fd, &front, &urgent, &error);
+		sock_inline(s->numbers->fd, 0);
+		sock_options_apply(s, s->numbers->fd, true);
+	}
+	s->given -= front.length;
+	if (urgent) {
+		s->urgent = SOCK_URGENT_WAITS;
+		s->urgent_at = s->given + urgent - 1;
+	}
 	s->error_waits = s->fd < 0 && error == -ECONNRESET; /* else the program has read it */
 	carry_join(&s->in, &front);
 	if (!err && s->fd >= 0 && own_events)
-		err = sock_empty(s->fd, &s->out, &own);
+		err = sock_empty(s->fd, &s->out, &s->out_urgent, &own);
 	return err;
 }
 
@@ -267,6 +302,7 @@ static void sock_remake(struct sock *s)
 		ms_log(LOG_ERROR, "descriptor %d: its socket cannot be made again: error %d", s->numbers->fd, -fd);
 		return;
 	}
+	sock_return_owner(s, fd); /* behind what is given again, for which there was a signal */
 	ms_fcntl(fd, F_SETFL, s->flags & (O_NONBLOCK | O_ASYNC));
 	sock_place(s, fd);
 	if (listener && s->listener && s->listener->first)

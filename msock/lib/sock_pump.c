@@ -37,10 +37,13 @@ static bool sock_is_open(const struct sock *s)
 	return s->conn && s->conn->phase == CONN_OPEN;
 }
 
-/* To the program; bytes that the pair took. */
-static size_t sock_give(struct sock *s, const void *bytes, size_t n)
+/* One send to the program; bytes that the pair took. */
+static size_t sock_say(struct sock *s, const void *bytes, size_t n, int flags)
 {
-	long sent = s->fd < 0 || s->deaf ? -EPIPE : ms_send(s->fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL);
+	long sent = s->fd < 0 || s->deaf ? -EPIPE : ms_send(s->fd, bytes, n, flags | MSG_DONTWAIT | MSG_NOSIGNAL);
+
+	if (sent == -EOPNOTSUPP && flags)
+		sent = ms_send(s->fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL); /* a kernel whose unix sockets have no urgent byte */
 
 	if (sent >= 0)
 		return (size_t)sent;
@@ -50,6 +53,33 @@ static size_t sock_give(struct sock *s, const void *bytes, size_t n)
 	if (s->conn)
 		s->conn->dropped = true;
 	return n;
+}
+
+static size_t sock_say_urgent(struct sock *s, const void *byte)
+{
+	size_t went = s->urgent == SOCK_URGENT_READ ? 1 : sock_say(s, byte, 1, MSG_OOB);
+
+	if (went)
+		s->urgent = SOCK_URGENT_NONE;
+	return went;
+}
+
+/* To the program; how many it has now. */
+static size_t sock_give(struct sock *s, const void *bytes, size_t n)
+{
+	size_t given = 0;
+
+	while (given < n) {
+		const uint8_t *at = (const uint8_t *)bytes + given;
+		size_t part = sock_until_urgent(s, n - given);
+		size_t went = part ? sock_say(s, at, part, 0) : sock_say_urgent(s, at);
+
+		given += went;
+		s->given += went;
+		if (!went || went < part)
+			break;
+	}
+	return given;
 }
 
 static bool sock_give_carry(struct sock *s, struct carry *c)
@@ -208,6 +238,7 @@ static void sock_say_fin(struct sock *s)
 static void sock_cannot_write(struct sock *s)
 {
 	carry_clear(&s->out);
+	s->out_urgent = 0;
 	s->out_end = true;
 	s->fin_said = true;
 	if (s->fd >= 0)
@@ -217,10 +248,9 @@ static void sock_cannot_write(struct sock *s)
 }
 
 /* One write to the leg: bytes it took. */
-static size_t sock_write(struct sock *s, const void *bytes, size_t n)
+static size_t sock_write(struct sock *s, const void *bytes, size_t n, bool urgent)
 {
-	struct iovec iov = { (void *)bytes, n };
-	ssize_t sent = conn_writev(s->conn, &iov, 1);
+	ssize_t sent = conn_send(s->conn, bytes, n, urgent ? MSG_OOB : 0);
 
 	if (sent >= 0)
 		return (size_t)sent;
@@ -235,11 +265,15 @@ static bool sock_push(struct sock *s)
 {
 	while (s->out.length && sock_is_open(s)) {
 		struct iovec iov = { buffer, sizeof(buffer) };
-		size_t n = carry_peek(&s->out, &iov), sent = sock_write(s, buffer, n);
+		size_t n = carry_peek(&s->out, &iov), sent;
 
+		if (s->out_urgent)
+			n = s->out_urgent == 1 ? 1 : n < s->out_urgent - 1 ? n : s->out_urgent - 1;
+		sent = sock_write(s, buffer, n, s->out_urgent == 1);
 		if (!s->out.length)
 			break; /* given up */
 		carry_drop(&s->out, sent);
+		s->out_urgent -= s->out_urgent ? sent : 0;
 		if (sent < n)
 			return false;
 	}
@@ -256,12 +290,24 @@ static void sock_pulled_all(struct sock *s, long n)
 	s->out_end = true;
 }
 
+/* The peer has closed: as TCP does, the first write is taken, and answered by what the next one says. */
+static bool sock_is_void(const struct sock *s)
+{
+	return s->conn->s.state == STREAM_OVER && !s->conn->s.app_fin;
+}
+
+static bool sock_takes(const struct sock *s)
+{
+	return sock_is_open(s) && (stream_may_write(&s->conn->s) || sock_is_void(s));
+}
+
 /* Bytes of the program: straight to the leg; the rest is kept. */
 static void sock_pull(struct sock *s)
 {
 	s->pull_more = false;
 	for (int i = 0; (s->gone || i < SOCK_ROUNDS) && !s->out_end && s->fd >= 0; i++) {
-		bool kept = s->out.length > 0 || !sock_is_open(s) || !stream_may_write(&s->conn->s);
+		bool kept = s->out.length > 0 || !sock_takes(s);
+		bool urgent;
 		size_t written;
 		long n;
 
@@ -269,7 +315,8 @@ static void sock_pull(struct sock *s)
 			s->pull_more = true;
 			return;
 		}
-		n = ms_recv(s->fd, buffer, sizeof(buffer), MSG_DONTWAIT);
+		urgent = sock_at_mark(s->fd);
+		n = ms_recv(s->fd, buffer, urgent ? 1 : sizeof(buffer), MSG_DONTWAIT);
 		if (n == -EAGAIN)
 			return;
 		if (n == -EINTR)
@@ -278,7 +325,9 @@ static void sock_pull(struct sock *s)
 			sock_pulled_all(s, n);
 			return;
 		}
-		written = kept ? 0 : sock_write(s, buffer, (size_t)n);
+		written = kept ? 0 : sock_write(s, buffer, (size_t)n, urgent);
+		if (urgent && !written)
+			s->out_urgent = s->out.length + 1;
 		if (written < (size_t)n && !s->out_end && !carry_put(&s->out, buffer + written, (size_t)n - written)) {
 			ms_log(LOG_ERROR, "no memory for what the program writes");
 			sock_cannot_write(s);
@@ -304,11 +353,19 @@ static void sock_hung_up(struct sock *s)
 	engine_watch(&s->watch, s->fd, 0);
 }
 
+/* Nothing more can come either way, and the program may still read what its end of the pair holds. */
+static bool sock_is_through(struct sock *s)
+{
+	return s->end_said && s->fin_said && !s->out.length && sock_number(s) >= 0;
+}
+
 void sock_ready(struct watch *w, uint32_t events)
 {
 	struct sock *s = sock_of(w);
 
-	if (events & EPOLLHUP && !s->gone)
+	if (events & EPOLLHUP && !s->gone && sock_is_through(s))
+		sock_end(s);
+	else if (events & EPOLLHUP && !s->gone && !(s->end_said && s->out_end && sock_number(s) >= 0))
 		sock_hung_up(s);
 	else if (s->kind == SOCK_IS_STREAM && events & (EPOLLIN | EPOLLRDHUP | EPOLLERR))
 		sock_pull(s);
@@ -354,8 +411,10 @@ static uint32_t sock_events(const struct sock *s)
 
 	if (s->kind != SOCK_IS_STREAM || s->filler)
 		return events;
-	if (!s->out_end && !s->out.length && sock_is_open(s) && stream_may_write(&s->conn->s))
+	if (!s->out_end && !s->out.length && sock_takes(s))
 		events |= EPOLLIN;
+	if (s->out_end && s->end_said)
+		events |= EPOLLET; /* both ways shut: it is hung up from now on */
 	if (s->in.length || (s->conn && s->conn->carry.length))
 		events |= EPOLLOUT;
 	if (sock_is_settling(s))
@@ -408,7 +467,7 @@ void sock_sync(struct sock *s)
 		else
 			sock_say_end(s);
 	}
-	if (sock_is_open(s) && !stream_may_write(&c->s) && c->s.state == STREAM_OVER && !s->fin_said)
+	if (sock_is_open(s) && c->s.state == STREAM_OVER && !s->fin_said && (s->out.length || !sock_is_void(s)))
 		sock_cannot_write(s);
 	if (sock_is_open(s) && s->out_end && !s->out.length)
 		sock_say_fin(s);

@@ -49,14 +49,6 @@ static inline bool transfer_timed(void)
 	return __builtin_expect(__atomic_load_n(&timed, __ATOMIC_RELAXED), 0);
 }
 
-bool socket_refuses_urgent(int fd, int flags)
-{
-	if (!(flags & MSG_OOB) || !msock__sock_is_paired(fd))
-		return false;
-	errno = EOPNOTSUPP;
-	return true;
-}
-
 static bool transfer_blocks(int fd, int flags)
 {
 	int state = flags & MSG_DONTWAIT ? O_NONBLOCK : REAL(fcntl64)(fd, F_GETFL);
@@ -324,14 +316,11 @@ USED static ssize_t write_rest(int fd, const void *bytes, size_t n, int flags, s
 	return transfer_timed() ? done : transfer_rest(call_send, fd, &msg, flags, (size_t)done, breaks);
 }
 
-/* A time limit, or an urgent byte. */
 USED static ssize_t send_slowly(int fd, const void *bytes, size_t n, int flags)
 {
 	struct iovec part = {(void *)bytes, n};
 	struct msghdr msg = {.msg_iov = &part, .msg_iovlen = 1};
 
-	if (socket_refuses_urgent(fd, flags))
-		return -1;
 	return transfer_is_limited(fd, SO_SNDTIMEO) ? timed_send(fd, &msg, flags) : real_send(fd, bytes, n, flags);
 }
 
@@ -360,8 +349,6 @@ __asm__(".pushsection .text\n"
 	"	cmpb $0, timed(%rip)\n"
 	"	jne \\name\\()_slowly\n"
 	".if \\flags\n"
-	"	test $1, %cl\n" /* MSG_OOB */
-	"	jne \\name\\()_slowly\n"
 	"	push %rcx\n"
 	".else\n"
 	"	push $0\n"
@@ -419,8 +406,6 @@ PRELOAD_API ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 	struct msghdr plain;
 	ssize_t went;
 
-	if (socket_refuses_urgent(fd, flags))
-		return -1;
 	if (!msg || msg->msg_iovlen > IOV_MAX || (msg->msg_name && !msock__sock_is_stream(fd)))
 		return REAL(sendmsg)(fd, msg, flags);
 	plain = *msg;

@@ -10,7 +10,4 @@
 /* The program has set this option of a socket. */
 void transfers_note_option(int level, int name);
 
-/* A unix socket would take an urgent byte and lose it: true, with errno. */
-bool socket_refuses_urgent(int fd, int flags);
-
 #endif

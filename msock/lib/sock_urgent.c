@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * sock_urgent.c - the urgent byte keeps its place in the stream and its urgency.
+ *
+ * Legs, and the library's ends of pairs, have SO_OOBINLINE: bytes can then be
+ * taken and counted in order, and a read stops ahead of the byte, where
+ * SIOCATMARK tells.  Its place is remembered as a place in the stream, so it
+ * may wait in a carry and move with the member.  The program's own end of a
+ * pair gets it with MSG_OOB, which unix sockets know since Linux 5.15; on an
+ * older kernel it comes in order, and is not urgent.
+ *
+ * TCP has one urgent byte at a time, the last one; so have we.  A byte that
+ * becomes urgent on a leg that a mirror reads comes in order, not urgent.
+ */
+#include "lib/sock.h"
+
+#include "lib/conn.h"
+#include "lib/sys.h"
+
+#include <errno.h>
+#include <sys/ioctl.h>
+
+#ifndef SIOCATMARK
+#define SIOCATMARK 0x8905
+#endif
+
+bool sock_at_mark(int fd)
+{
+	int mark = 0;
+
+	return !ms_ioctl(fd, SIOCATMARK, &mark) && mark;
+}
+
+void sock_inline(int fd, int on)
+{
+	ms_setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
+}
+
+/* Before a read of the leg, whose next byte is that at s->conn->s.taken. */
+void sock_note_mark(struct sock *s, int leg)
+{
+	uint64_t at = s->conn->s.taken;
+
+	if ((s->urgent && s->urgent_at == at) || !sock_at_mark(leg))
+		return;
+	s->urgent = SOCK_URGENT_WAITS;
+	s->urgent_at = at;
+}
+
+/* The program's leg, not inline: bytes ahead of the urgent one, and whether the program has had that. */
+void sock_urgent_look(int leg, struct sock_urgent *u)
+{
+	char byte;
+	long n;
+
+	sock_inline(leg, 0);
+	u->ahead = 0;
+	ms_ioctl(leg, FIONREAD, &u->ahead);
+	n = ms_recv(leg, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT);
+	u->waits = n == 1 || n == -EAGAIN;
+	sock_inline(leg, 1);
+}
+
+/* Behind the counts of what lies in the leg, inline. */
+void sock_urgent_keep(struct sock *s, const struct sock_urgent *u, uint32_t unread)
+{
+	s->urgent = SOCK_URGENT_NONE;
+	if (!u->waits && (uint32_t)u->ahead >= unread)
+		return;
+	s->urgent = u->waits ? SOCK_URGENT_WAITS : SOCK_URGENT_READ;
+	s->urgent_at = s->conn->s.taken + (uint32_t)u->ahead;
+}
+
+/* Of the next n bytes for the program, how many lie ahead of the urgent one. */
+size_t sock_until_urgent(const struct sock *s, size_t n)
+{
+	if (!s->urgent || s->urgent_at < s->given || s->urgent_at >= s->given + n)
+		return n;
+	return (size_t)(s->urgent_at - s->given);
+}
