@@ -76,6 +76,8 @@ bool msock__sockets(bool on);
 void msock__sock_new(int fd, int domain, int protocol);
 void msock__epoll_made(int fd);
 void msock__sock_duplicated(int fd);
+/* A number is about to be added to an epoll set. */
+void msock__sock_watched(int fd);
 
 int msock__sock_bind(int fd, const struct sockaddr *addr, socklen_t size);
 int msock__sock_listen(int fd, int backlog);

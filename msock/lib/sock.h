@@ -76,6 +76,7 @@ struct sock {
 	int number;           /* one that it had; checked before it is used */
 	bool bound, wildcard; /* wildcard: bound to no address in particular */
 	bool duplicated;      /* there may be several numbers */
+	bool watched;         /* an epoll set of the program may have it */
 	uint16_t port;        /* virtual, host order; 0: none yet */
 	struct sockaddr_in local, peer; /* of a stream */
 	int error;            /* for SO_ERROR */

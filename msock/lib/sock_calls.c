@@ -108,6 +108,41 @@ void msock__epoll_made(int fd)
 	calls_leave(mask, 0);
 }
 
+void msock__sock_watched(int fd)
+{
+	struct sock *s;
+	uint64_t mask;
+
+	if (!sock_first() || !core.on)
+		return;
+	mask = calls_enter();
+	s = sock_find(fd);
+	if (s)
+		s->watched = true;
+	calls_leave(mask, 0);
+}
+
+static bool sock_is_watched(const struct sock *s)
+{
+	return s->watched;
+}
+
+/*
+ * Around a change of the file under a number: the program's epoll sets forget
+ * the old one, and get the new one when it looks as it is to look.
+ */
+static int calls_note_watches(struct sock *s)
+{
+	return s->watched ? sock_epolls_note(sock_is_watched) : 0;
+}
+
+static void calls_watch_again(struct sock *s)
+{
+	if (s->watched)
+		sock_epolls_add(); /* those of other sockets are there still */
+	sock_epolls_forget();
+}
+
 static int sock_bind(struct sock *s, const struct sockaddr_in *at)
 {
 	uint16_t port = ntohs(at->sin_port);
@@ -158,8 +193,11 @@ static int sock_listen(struct sock *s, int fd, unsigned backlog)
 	s->listener = listener_open_for(s, s->port, backlog, &err);
 	if (!s->listener)
 		return -err;
-	err = sock_make_pair(s, fd);
+	err = calls_note_watches(s);
+	if (!err)
+		err = sock_make_pair(s, fd);
 	if (err) {
+		sock_epolls_forget();
 		s->listener->sock = NULL;
 		listener_close(s->listener);
 		s->listener = NULL;
@@ -168,6 +206,7 @@ static int sock_listen(struct sock *s, int fd, unsigned backlog)
 	s->wildcard = s->wildcard || !s->bound;
 	s->port = s->listener->port;
 	s->kind = SOCK_IS_LISTENER;
+	calls_watch_again(s);
 	sock_sync(s);
 	return 0;
 }
@@ -205,12 +244,16 @@ static int sock_connect(struct sock *s, int fd, const struct sockaddr_in *to)
 	c = conn_connect_from(s->port, to, &err);
 	if (!c)
 		return -err;
-	err = sock_make_pair(s, fd);
+	err = calls_note_watches(s);
+	if (!err)
+		err = sock_make_pair(s, fd);
 	if (err) {
+		sock_epolls_forget();
 		conn_close(c);
 		return err;
 	}
 	sock_fill(s, fd);
+	calls_watch_again(s);
 	s->kind = SOCK_IS_STREAM;
 	s->conn = c;
 	c->sock = s;

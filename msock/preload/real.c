@@ -26,6 +26,7 @@ static const char *const real_names[REAL_COUNT] = {
 	REAL_NAME(pselect),        REAL_NAME(select),
 	REAL_NAME(epoll_pwait2),   REAL_NAME(epoll_pwait),
 	REAL_NAME(epoll_wait),
+	REAL_NAME(epoll_ctl),
 	REAL_NAME(socket),
 	REAL_NAME(bind),
 	REAL_NAME(listen),

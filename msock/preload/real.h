@@ -48,6 +48,7 @@ enum real_name {
 	REAL_epoll_pwait2,
 	REAL_epoll_pwait,
 	REAL_epoll_wait,
+	REAL_epoll_ctl,
 	REAL_socket,
 	REAL_bind,
 	REAL_listen,

@@ -274,6 +274,14 @@ void sockets_duplicate(int fd)
 		msock__sock_duplicated(fd);
 }
 
+/* A socket that will listen or connect gets another file under its number. */
+PRELOAD_API int epoll_ctl(int epoll, int op, int fd, struct epoll_event *event)
+{
+	if (op == EPOLL_CTL_ADD && sockets_here())
+		msock__sock_watched(fd);
+	return REAL(epoll_ctl)(epoll, op, fd, event);
+}
+
 PRELOAD_API int fcntl(int fd, int command, ...)
 {
 	va_list more;

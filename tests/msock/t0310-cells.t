@@ -150,6 +150,11 @@ OTHERS = {
                           "s t = threading.Thread(target=lambda: globals().update(got=to_end(k)))", "s t.start()", "MOVE", "c k.setblocking(True)",
                           "c sum(iter(lambda: os.sendfile(k.fileno(), f.fileno(), None, 5000), 0)) == n", "c k.close()", "s t.join()",
                           "s got", "s k.close()", "s l.close()"],
+    "watched before it listens and connects": [
+        "s l = socket.socket()", "s w = select.epoll()", "s w.register(l, IN)", "s l.bind((listens, port))", "s l.listen(5)", "s w.poll(0)",
+        "c k = socket.socket()", "c w = select.epoll()", "c w.register(k, OUT | select.EPOLLET)", "c w.poll(1)[0][1]", "c k.setblocking(False)",
+        "c k.connect_ex((address, port)) in (0, errno.EINPROGRESS)", "c w.poll(20)[0][1]", "s w.poll(20)[0][1]", "MOVE", "s w.poll(20)[0][1]",
+        "s k = l.accept()[0]", "s prepare(k)", "c prepare(k)", "s w.poll(0)"] + WORKS + CLOSE,
     "bound again as soon as closed": ["s [(serve(), l.close())[0] for i in range(50)]", "s u = socket.socket()", "s u.bind((listens, port))", "s u.close()",
                                       "MOVE", "s u = socket.socket()", "s u.bind((listens, port))", "s u.close()",
                                       "s [(serve(), l.close())[0] for i in range(50)]"] + STREAM + WORKS + CLOSE,
