@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* feature NAME DIR: runs one; without arguments lists their names. MOVES: how often each moves. */
+/* feature NAME DIR: runs one; without arguments lists their names. MOVES: how often each moves. Exit 77: not to be had here. */
 #include "feature.h"
 
 #include <time.h>
@@ -14,6 +14,12 @@ int feature_moves = 3;
 const char *feature_dir(void)
 {
 	return dir;
+}
+
+void feature_skip(const char *reason)
+{
+	printf("skip: %s\n", reason);
+	exit(77);
 }
 
 double feature_clock(int clock)

@@ -33,6 +33,9 @@ extern const struct feature memory_features[], signal_features[], thread_feature
 		}                                                                                                      \
 	} while (0)
 
+/* This machine lacks what the feature is about: ends the program with 77. */
+void feature_skip(const char *reason) __attribute__((noreturn));
+
 /* A directory of the test's own. */
 const char *feature_dir(void);
 

@@ -290,7 +290,7 @@ static void avx512(void)
 	uint32_t mask;
 
 	if (!__builtin_cpu_supports("avx512f"))
-		return;
+		feature_skip("the processor has no AVX-512");
 	for (int k = 0; k < MOVES; k++) {
 		unsigned before = member_moves;
 

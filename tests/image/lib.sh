@@ -48,6 +48,27 @@ mover() {
 	(cd "$work" && timeout 90 $runner ./mover $options ./msrestore ./member.so "$@") >"$work/out" 2>&1
 }
 
+# feature RUNNER NAME TEXT OPTIONS: moved $MOVES times, or as often as it ever is, and all is as it was; or skipped with its reason.
+feature() {
+	runner=$1
+	name=$2
+	text=$3
+	shift 3
+	least=$MOVES
+	case $name in sleeping) least=1 ;; lost-lock) least=0 ;; esac
+	mover "$runner" "$@" -- ./feature "$name" "$work/dir"
+	status=$?
+	if [ $status = 77 ]; then
+		number=$((number + 1))
+		echo "ok $number - $text # SKIP $(sed -n 's/^skip: //p' "$work/out")"
+		return 1
+	fi
+	[ $status = 0 ] && moved $least
+	status=$?
+	ok $status "$text"
+	return $status
+}
+
 moved() { # moved N: the last run made at least N moves
 	[ "$(sed -n 's/^mover: \([0-9]*\) moves$/\1/p' "$work/out")" -ge "$1" ]
 }
