@@ -14,6 +14,8 @@
 #include "proto/helpers.h"
 #include "proto/log.h"
 
+enum { FILL_BLOCKS = 4096 }; /* of 4 KiB: a fault fills no directory that has room for more */
+
 /* The user's directory of jobs; it must be ours alone. */
 static int make_user_dir(const char *dir, char *why, size_t size)
 {
@@ -167,6 +169,21 @@ void jobdir_note(struct coord *c, json_t *line)
 		c->dir_journal = -1;
 	}
 	free(text);
+}
+
+void jobdir_fill(struct coord *c)
+{
+	static char block[4096];
+	ssize_t n = 1;
+	/* Without a name: the room comes back when the coordinator ends. */
+	int fd = open(c->dir, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600);
+
+	for (int i = 0; fd >= 0 && n > 0 && i < FILL_BLOCKS; i++)
+		n = write(fd, block, sizeof(block));
+	if (fd < 0 || n > 0)
+		log_say(LOG_ERROR, "%s: cannot be filled: %s", c->dir, fd < 0 ? strerror(errno) : "it is on a large file system");
+	else
+		log_say(LOG_WARN, "%s: fault: it is full", c->dir);
 }
 
 void jobdir_remove(struct coord *c)

@@ -16,6 +16,8 @@ int jobdir_write_job(struct coord *c);
 int jobdir_record(struct coord *c, json_t *record);
 /* A line for a coordinator that comes after us (journal.h). Takes the reference. */
 void jobdir_note(struct coord *c, json_t *line);
+/* A fault: nothing more can be written in the directory, which must be on a small file system of its own. */
+void jobdir_fill(struct coord *c);
 void jobdir_remove(struct coord *c);
 
 #endif

@@ -83,12 +83,14 @@ static uint64_t now_ns(clockid_t clock)
 }
 
 /* A fault at a step of ours: we die, or the target's host is cut off. What was sent before is on its way. */
-static void take_fault(struct move *v, const char *act)
+static void take_fault(struct move *v, enum ms_fault act)
 {
+	if (act != MS_FAULT_DIE && act != MS_FAULT_CUT)
+		return;
 	link_flush(v->to->link, MOVE_FLUSH_MS);
 	link_flush(v->from->link, MOVE_FLUSH_MS);
 	log_say(LOG_WARN, "fault %s", v->fault);
-	if (*act == 'd')
+	if (act == MS_FAULT_DIE)
 		kill(getpid(), SIGKILL);
 	link_break(v->to->link);
 }
@@ -97,6 +99,8 @@ static void tell_step(struct coord *c, struct move *v, const Ms__Step *s)
 {
 	json_t *line = step_json(s);
 
+	if (v && ms_fault_at(v->fault, s->step) == MS_FAULT_FULL)
+		jobdir_fill(c);
 	if (line && s->step != MS_STEP_SENDING) {
 		json_object_set_new(line, "job", json_string(c->job));
 		jobdir_record(c, line);
@@ -111,7 +115,6 @@ static void tell_step(struct coord *c, struct move *v, const Ms__Step *s)
 static void step(struct move *v, enum ms_step which, uint64_t a, uint64_t b, uint64_t c)
 {
 	uint64_t figures[MS_STEP_FIGURES] = { a, b, c };
-	const char *act = ms_fault_at(v->fault, which);
 	Ms__Step s = MS__STEP__INIT;
 
 	s.member = v->rank->id;
@@ -123,8 +126,7 @@ static void step(struct move *v, enum ms_step which, uint64_t a, uint64_t b, uin
 	s.n_figures = MS_STEP_FIGURES;
 	s.figures = figures;
 	tell_step(v->c, v, &s);
-	if (act)
-		take_fault(v, act);
+	take_fault(v, ms_fault_at(v->fault, which));
 }
 
 static void report(struct move *v, const char *error)

@@ -39,6 +39,7 @@ static const char usage[] =
 	"  --limit RATE     bytes a second before the freeze: 200M\n"
 	"  --compress WAY   auto (default): when it pays, never, always\n"
 	"  --no-precopy     stop and copy\n"
+	"  --compare        in the freeze all memory is compared, page by page; a difference gives the move up\n"
 	"  --timeout S      give up after S seconds (default 60); after the commit: stop waiting, exit 2\n"
 	"  --json[=events]  one object a line for each rank; with =events for each step, too\n"
 	"Exit 0: moved, and nothing is left on the old host. 1: the rank is where it was. 2: moved, streams still "
@@ -218,7 +219,7 @@ static bool take_options(int argc, char **argv, struct wish *w)
 		{ "drop", required_argument, NULL, 'r' },
 		{ "drain-ms", required_argument, NULL, 'd' }, { "check", no_argument, NULL, 'c' },
 		{ "max-freeze", required_argument, NULL, 'm' }, { "limit", required_argument, NULL, 'l' },
-		{ "compress", required_argument, NULL, 'z' }, { NULL, 0, NULL, 0 }
+		{ "compress", required_argument, NULL, 'z' }, { "compare", no_argument, NULL, 'p' }, { NULL, 0, NULL, 0 }
 	};
 	double seconds = MOVE_DEFAULT_S;
 	int opt, via = MS_VIA_AUTO;
@@ -259,6 +260,9 @@ static bool take_options(int argc, char **argv, struct wish *w)
 		case 'z':
 			if (!take_compress(optarg, &w->options.flags))
 				return false;
+			break;
+		case 'p':
+			w->options.flags |= MS_MOVE_COMPARE;
 			break;
 		case 'e':
 			w->evacuate = optarg;

@@ -271,13 +271,13 @@ uint64_t capture_count(struct workspace *ws)
 void capture_step(struct workspace *ws, enum ms_step step, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
 {
 	const uint64_t figures[MS_STEP_FIGURES] = { a, b, c, d };
-	const char *act = ms_fault_at(ws->src->fault, step);
+	enum ms_fault act = ms_fault_at(ws->src->fault, step);
 
 	if (ws->src->step)
 		ws->src->step(step, figures);
-	if (act && *act == 'd')
+	if (act == MS_FAULT_DIE)
 		ms_kill(ms_getpid(), SIGKILL);
-	else if (act)
+	else if (act == MS_FAULT_CUT)
 		ms_shutdown(ws->src->sock, SHUT_RDWR);
 }
 
@@ -514,7 +514,8 @@ static void run_send(struct workspace *ws)
 		return;
 	if (ws->tracking && send_keep(ws))
 		return;
-	if (capture_memory(ws) || pages_guards(ws) || send_program(ws) || send_end(ws))
+	ws->forgets = ms_streq(ws->src->fault, "forgets-pages");
+	if (capture_memory(ws) || (ws->src->compare && compare_send(ws)) || pages_guards(ws) || send_program(ws) || send_end(ws))
 		return;
 	capture_step(ws, MS_STEP_SENT, ws->page_bytes / IMAGE_PAGE, ws->zero_pages, ws->backed_pages,
 		     (uint64_t)(faults() - ws->faults));

@@ -41,6 +41,7 @@ struct image_source {
 	const char *fault;            /* name of a fault point or "" */
 	bool stop_and_copy;           /* send nothing before the freeze */
 	bool pack_never, pack_always; /* neither: compress when it pays */
+	bool compare;                 /* all memory in the freeze, page by page */
 	uint32_t max_freeze_us;       /* give up rather than freeze for longer, as predicted; 0: not said */
 	uint64_t limit;               /* bytes/s before the freeze; 0: none */
 	/* Told of each step, on the capture's stack; NULL: nobody is. */

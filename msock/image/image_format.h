@@ -53,6 +53,8 @@ enum image_frame {
 	IMAGE_TRIAL, /* bytes of no meaning, at most IMAGE_BATCH_PAGES pages: to see how fast they go */
 	IMAGE_GUARDS, /* u16 n, n x { u64 address, u64 pages }: may not be touched (MADV_GUARD_INSTALL) */
 	IMAGE_VDSO, /* behind HELLO: the member's vdso, for a host that has another one */
+	IMAGE_HASHES, /* u64 address, u32 pages, then a u64 for each, its XXH3: in order; only when memory is compared */
+	IMAGE_HASHES_END, /* whatever is not in the list holds zeros, or is the file's */
 };
 
 enum image_area_kind {

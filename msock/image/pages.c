@@ -330,6 +330,8 @@ static int run_send(struct workspace *ws, const struct image_area *area, uint64_
 
 static bool region_is_clean(const struct workspace *ws, const struct pages_region *r)
 {
+	if (ws->forgets && ws->mode == PAGES_REST && (r->categories & SCAN_WP_ALLOWED))
+		return true;
 	return ws->mode == PAGES_REST && (r->categories & (SCAN_WP_ALLOWED | SCAN_WRITTEN)) == SCAN_WP_ALLOWED;
 }
 
@@ -359,6 +361,25 @@ int pages_send(struct workspace *ws, const struct image_area *area)
 	}
 	if (area->kind == IMAGE_AREA_FILE && ws->mode != PAGES_LIVE)
 		ws->backed_pages += (area->end - area->start - own) / IMAGE_PAGE;
+	return 0;
+}
+
+int pages_each(struct workspace *ws, const struct image_area *area,
+	       int (*fn)(struct workspace *, const struct image_area *, const struct pages_region *))
+{
+	uint64_t at = area->start;
+
+	while (at < area->end) {
+		uint64_t walked = area->end;
+		long n = regions_fetch(ws, area, at, &walked);
+
+		for (long i = 0; i < n; i++)
+			if (fn(ws, area, &ws->regions[i]))
+				return -1;
+		if (n < 0)
+			return -1;
+		at = walked;
+	}
 	return 0;
 }
 

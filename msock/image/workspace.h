@@ -65,6 +65,7 @@ struct workspace {
 	bool no_guards;         /* ... or one that does not tell guard pages */
 	int uffd;               /* -1: no tracking */
 	bool tracking;          /* pages were sent before the freeze: now only what was written since */
+	bool forgets;           /* a fault: what was written since it was sent does not go */
 	enum pages_mode mode;
 	uint32_t rounds;
 
@@ -129,6 +130,10 @@ int pages_guards(struct workspace *ws); /* send the list of guard pages that are
 int pages_list(struct workspace *ws, const struct image_area *area, uint8_t type, struct ms_codec *c, uint16_t *count);
 int pages_list_end(struct workspace *ws, uint8_t type, struct ms_codec *c, uint16_t *count);
 
+/* fn for each run of pages that pages_send would look at now. 0, or -1 with ws->why. */
+int pages_each(struct workspace *ws, const struct image_area *area,
+	       int (*fn)(struct workspace *, const struct image_area *, const struct pages_region *));
+
 /* Bytes in the area that pages_send would look at now; the mode is PAGES_LOOK. */
 uint64_t pages_count(struct workspace *ws, const struct image_area *area);
 
@@ -136,6 +141,9 @@ uint64_t pages_count(struct workspace *ws, const struct image_area *area);
 bool pack_pays(struct workspace *ws);
 size_t pack_block(struct workspace *ws, const struct iovec *iov, uint32_t count, size_t bytes);
 uint64_t pack_link_rate(const struct workspace *ws); /* bytes/s as TCP has seen them; 0: it cannot tell */
+
+/* compare.c: a hash of every page, for the target to compare */
+int compare_send(struct workspace *ws);
 
 /* live.c: the rounds before the freeze */
 int live_send(struct workspace *ws);

@@ -524,6 +524,7 @@ static void move_set_out(struct ms_codec *in, int image_fd)
 	move.source.stop_and_copy = flags & MS_MOVE_STOP_AND_COPY;
 	move.source.pack_never = flags & MS_MOVE_PACK_NEVER;
 	move.source.pack_always = flags & MS_MOVE_PACK_ALWAYS;
+	move.source.compare = flags & MS_MOVE_COMPARE;
 	move.source.max_freeze_us = ms_get_u32(in);
 	move.source.limit = ms_get_u64(in);
 	for (int i = 0; i < MS_CHANNELS; i++) {

@@ -104,11 +104,11 @@ void move_step(enum ms_step step, const uint64_t figures[MS_STEP_FIGURES])
 void move_step_done(enum ms_step step, uint64_t a, uint64_t b, uint64_t c)
 {
 	const uint64_t figures[MS_STEP_FIGURES] = { a, b, c, 0 };
-	const char *act = ms_fault_at(move.fault, step);
+	enum ms_fault act = ms_fault_at(move.fault, step);
 
 	move_step(step, figures);
-	if (act && *act == 'd')
+	if (act == MS_FAULT_DIE)
 		ms_kill(ms_getpid(), SIGKILL);
-	else if (act)
+	else if (act == MS_FAULT_CUT)
 		ms_shutdown(move.image_fd, SHUT_RDWR);
 }

@@ -7,6 +7,7 @@
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -66,9 +67,22 @@ static void fail(struct arrival *x, const char *reason)
 	daemon_want_abort(x->member->d, x->member->id, x->m, "%s", reason);
 }
 
+/* A fault: the process gets no memory from now on. */
+static void starve(const struct member *m)
+{
+	struct rlimit limit = { 0, 0 };
+
+	if (!m->pid || prlimit(m->pid, RLIMIT_AS, NULL, &limit))
+		return;
+	limit.rlim_cur = 0;
+	prlimit(m->pid, RLIMIT_AS, &limit, NULL);
+}
+
 static void step(struct arrival *x, enum ms_step which, uint64_t figure)
 {
 	daemon_step(x->member->d, x->member->id, x->m, which, x->fault, x->source, figure);
+	if (ms_fault_at(x->fault, which) == MS_FAULT_NOMEM)
+		starve(x->member);
 }
 
 static void restore(struct arrival *x, int sock)

@@ -75,7 +75,7 @@ static uint64_t now_ns(clockid_t clock)
 void daemon_step(struct daemon *d, uint32_t member, uint64_t m, enum ms_step step, const char *fault, struct link *also,
 		 uint64_t figure)
 {
-	const char *act = ms_fault_at(fault, step);
+	enum ms_fault act = ms_fault_at(fault, step);
 	Ms__Step s = MS__STEP__INIT;
 
 	s.member = member;
@@ -87,12 +87,12 @@ void daemon_step(struct daemon *d, uint32_t member, uint64_t m, enum ms_step ste
 	s.n_figures = 1;
 	s.figures = &figure;
 	link_send(d->coordinator, LINK_MSG(STEP, step, &s));
-	if (!act)
+	if (act != MS_FAULT_DIE && act != MS_FAULT_CUT)
 		return;
 	link_flush(also, FAULT_FLUSH_MS);
 	link_flush(d->coordinator, FAULT_FLUSH_MS);
 	log_say(LOG_WARN, "%s: fault %s", d->host, fault);
-	if (*act == 'd')
+	if (act == MS_FAULT_DIE)
 		kill(getpid(), SIGKILL);
 	link_break(d->coordinator);
 }

@@ -52,7 +52,7 @@ enum ms_step {
 	MS_STEP_SENT,      /* the last byte is in the socket; pages sent, zero, backed by files; faults in the freeze */
 	/* the restorer's */
 	MS_STEP_ENTERED,   /* clocks and threads are made */
-	MS_STEP_SUMMED,    /* the sum is right; pages, zero pages, faults since the freeze */
+	MS_STEP_SUMMED,    /* the sum is right; pages, zero pages, faults since the freeze, pages compared */
 	MS_STEP_PREPARED,  /* descriptors, marks and threads are in place */
 	MS_STEP_GOING,     /* the outcome is known: becomes the member */
 	MS_STEP_COUNT,
@@ -113,22 +113,36 @@ static inline const char *ms_step_actor(enum ms_step step)
 							     : "restorer";
 }
 
-/*
- * A fault "ACT@STEP": is it this step's?  Its act then, else NULL.  Whoever says
- * a step asks; acts are "die" (SIGKILL to itself) and "cut" (its connection with
- * the other side of the move is shut).
- */
-static inline const char *ms_fault_at(const char *fault, enum ms_step step)
+/* What can be asked for at a step: "ACT@STEP". */
+enum ms_fault {
+	MS_FAULT_NONE,
+	MS_FAULT_DIE,   /* who took the step gets SIGKILL */
+	MS_FAULT_CUT,   /* its connection with the other side of the move is shut */
+	MS_FAULT_FULL,  /* the coordinator, at any step that it hears of: the job's directory is full from now on */
+	MS_FAULT_NOMEM, /* the target's daemon or its restorer: the restorer gets no more memory */
+};
+
+static inline enum ms_fault ms_fault_named(char first)
+{
+	return first == 'd'   ? MS_FAULT_DIE
+	       : first == 'c' ? MS_FAULT_CUT
+	       : first == 'f' ? MS_FAULT_FULL
+	       : first == 'n' ? MS_FAULT_NOMEM
+			      : MS_FAULT_NONE;
+}
+
+/* A fault "ACT@STEP": its act if it is this step's.  Whoever says a step asks, and heeds the acts that are its own. */
+static inline enum ms_fault ms_fault_at(const char *fault, enum ms_step step)
 {
 	const char *at = fault, *name = ms_step_name(step);
 
 	while (*at && *at != '@')
 		at++;
 	if (!*at || !*name)
-		return NULL;
+		return MS_FAULT_NONE;
 	for (at++; *at && *at == *name; at++)
 		name++;
-	return *at || *name ? NULL : fault;
+	return *at || *name ? MS_FAULT_NONE : ms_fault_named(*fault);
 }
 
 #endif

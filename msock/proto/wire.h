@@ -50,6 +50,7 @@ enum ms_move_flags {
 	MS_MOVE_CHECK = 2,         /* only ask: M_CHECKED instead of the freeze */
 	MS_MOVE_PACK_NEVER = 4,    /* no compression */
 	MS_MOVE_PACK_ALWAYS = 8,   /* whether it pays or not: for tests */
+	MS_MOVE_COMPARE = 16,      /* the target compares all memory with the source's, page by page: for tests */
 };
 
 /* Control socket. D: from msdaemon, M: from the member, R: from the restorer. */

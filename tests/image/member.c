@@ -142,6 +142,7 @@ static void agent_move(struct ms_codec *c)
 	source.stop_and_copy = flags & MS_MOVE_STOP_AND_COPY;
 	source.pack_never = flags & MS_MOVE_PACK_NEVER;
 	source.pack_always = flags & MS_MOVE_PACK_ALWAYS;
+	source.compare = flags & MS_MOVE_COMPARE;
 	source.max_freeze_us = ms_get_u32(c);
 	source.limit = ms_get_u64(c);
 	source.step = agent_step;

@@ -2,7 +2,7 @@
 /*
  * mover - both daemons in one, for tests of the image.
  *
- *   mover [-n MOVES] [-a] [-x] [-f FAULT] [-e MS] [-m MODE] [-t S] [-s] [-c] [-z] [-q MS] [-l RATE] [-w WORD] [-k FILE] [-v]
+ *   mover [-n MOVES] [-a] [-x] [-f FAULT] [-e MS] [-m MODE] [-t S] [-s] [-c] [-z] [-d] [-q MS] [-l RATE] [-w WORD] [-k FILE] [-v]
  *         MSRESTORE MEMBER.so PROGRAM ARGS...
  *
  * Runs the program with the stand-in library and moves it each time it writes
@@ -15,7 +15,7 @@
  * word where a fault point's name would be.  -k: between the source's end and the
  * target's go-ahead, the mover takes a lock on this file.  -v: figures of each move,
  * and how long the same bytes take over plain TCP.
- * -s: stop and copy. -c: before each move ask what it would take. -z: compress always. -q: the longest freeze. -l:
+ * -s: stop and copy. -c: before each move ask what it would take. -z: compress always. -d: memory is compared. -q: the longest freeze. -l:
  * bytes/s before the freeze.
  * What else the program writes goes to stdout.  Ends as the program ends.
  */
@@ -597,7 +597,7 @@ int main(int argc, char **argv)
 {
 	int c;
 
-	while ((c = getopt(argc, argv, "+n:e:f:m:t:q:l:w:k:axvscz")) != -1) {
+	while ((c = getopt(argc, argv, "+n:e:f:m:t:q:l:w:k:axvsczd")) != -1) {
 		if (c == 'n')
 			opt.moves = atoi(optarg);
 		else if (c == 'e')
@@ -616,6 +616,8 @@ int main(int argc, char **argv)
 			opt.flags |= MS_MOVE_STOP_AND_COPY;
 		else if (c == 'z')
 			opt.flags |= MS_MOVE_PACK_ALWAYS;
+		else if (c == 'd')
+			opt.flags |= MS_MOVE_COMPARE;
 		else if (c == 'c')
 			opt.ask = true;
 		else if (c == 'w')

@@ -85,6 +85,7 @@ struct restore {
 
 	struct image_sum sum;
 	uint64_t page_bytes, all_bytes, zero_pages;
+	uint64_t compared; /* pages, in debug mode */
 	long faults; /* page faults of this process at the freeze */
 	uint64_t keep_at; /* all below has been looked at */
 	bool tracked;     /* pages came before the freeze */
@@ -133,6 +134,10 @@ int memory_advise(void); /* after memory_close: what the member has told the ker
 void memory_drop(uint64_t start, uint64_t end); /* private pages in this range are as if never touched */
 int memory_place_spans(void);
 int memory_program(void);
+
+/* restore_compare.c: does memory hold what it holds at the source? 0, or -1 with restore.why */
+int compare_hashes(struct ms_codec *c);
+int compare_end(void);
 
 /* restore_vdso.c: the member's old vdso at its place, each function a jump to this kernel's. 0, or -1 with restore.why */
 int vdso_replace(uint64_t old_at);

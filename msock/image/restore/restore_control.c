@@ -104,9 +104,19 @@ void control_failed(void)
 	ms_exit_group(1);
 }
 
+/* Of its own wish no more memory: only the soft limit, the member's own limits come back with the rest of it. */
+static void control_starve(void)
+{
+	struct rlimit limit = { 0, 0 };
+
+	ms_sys4(SYS_prlimit64, 0, RLIMIT_AS, 0, (long)&limit);
+	limit.rlim_cur = 0;
+	ms_sys4(SYS_prlimit64, 0, RLIMIT_AS, (long)&limit, 0);
+}
+
 void control_step(enum ms_step step, uint64_t a, uint64_t b, uint64_t c, uint64_t d)
 {
-	const char *act = ms_fault_at(restore.fault, step);
+	enum ms_fault act = ms_fault_at(restore.fault, step);
 	struct ms_codec out;
 
 	control_begin(&out, MS_M_STEP);
@@ -118,10 +128,12 @@ void control_step(enum ms_step step, uint64_t a, uint64_t b, uint64_t c, uint64_
 	ms_put_u64(&out, c);
 	ms_put_u64(&out, d);
 	control_send(&out);
-	if (act && *act == 'd')
+	if (act == MS_FAULT_DIE)
 		ms_kill(ms_getpid(), SIGKILL);
-	else if (act)
+	else if (act == MS_FAULT_CUT)
 		ms_shutdown(restore.image_fd, SHUT_RDWR);
+	else if (act == MS_FAULT_NOMEM)
+		control_starve();
 }
 
 /* The member's data listener, at the place where it is now. */

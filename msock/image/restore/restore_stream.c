@@ -488,7 +488,7 @@ static int frame_end(struct ms_codec *c)
 	if (!restore.prepare || !restore.thread_count)
 		return bad("it has no threads");
 	control_step(MS_STEP_SUMMED, restore.page_bytes / IMAGE_PAGE, restore.zero_pages,
-		     (uint64_t)(faults() - restore.faults), 0);
+		     (uint64_t)(faults() - restore.faults), restore.compared);
 	if (memory_close() || memory_advise() || memory_place_spans() || memory_program() || control_listen())
 		return -1;
 	ms_close(restore.image_fd);
@@ -534,6 +534,10 @@ static int frame_take(uint8_t type, struct ms_codec *c, uint64_t bytes)
 		return frame_zeros(c);
 	case IMAGE_GUARDS:
 		return frame_guards(c);
+	case IMAGE_HASHES:
+		return compare_hashes(c);
+	case IMAGE_HASHES_END:
+		return compare_end();
 	case IMAGE_PROGRAM:
 		return frame_program(c);
 	case IMAGE_END:
