@@ -22,7 +22,7 @@ struct feature {
 };
 
 extern const struct feature memory_features[], signal_features[], thread_features[], file_features[], lock_features[],
-	context_features[], process_features[], object_features[];
+	context_features[], process_features[], object_features[], more_features[];
 
 /* A line to stderr and exit 1 unless `ok`. */
 #define CHECK(ok)                                                                                                      \
