@@ -130,6 +130,8 @@ static int write_line(int fd, const char *line, size_t size)
 
 int jobdir_record(struct coord *c, json_t *record)
 {
+	const char *outcome = json_string_value(json_object_get(record, "outcome"));
+	bool decides = outcome && !strcmp(outcome, "COMMITTED");
 	char *line = json_dumps(record, JSON_COMPACT);
 	size_t size = line ? strlen(line) : 0;
 	int rc = -1;
@@ -142,7 +144,8 @@ int jobdir_record(struct coord *c, json_t *record)
 	if (rc && !c->records_failed)
 		log_say(LOG_ERROR, "cannot write to %s/records.jsonl: %s", c->dir, strerror(errno));
 	c->records_failed = rc != 0;
-	if (line && c->kept_records >= 0 && write_line(c->kept_records, line, size + 1)) {
+	/* A commit that is not in the job's directory has not been. */
+	if (line && !(rc && decides) && c->kept_records >= 0 && write_line(c->kept_records, line, size + 1)) {
 		log_say(LOG_ERROR, "cannot write to the file of MSOCK_RECORDS, it ends here: %s", strerror(errno));
 		close(c->kept_records);
 		c->kept_records = -1;

@@ -80,11 +80,15 @@ class Cell:
         return self.finish() == 0 and any(line.startswith("exchanged ") for line in self.job.out)
 
 
-def committed(records, m):
-    """Is there a COMMITTED record of move m of rank 1?"""
-    try:
-        with open(records, encoding="utf-8") as file:
-            lines = [json.loads(line) for line in file if line.endswith("\n")]
-    except FileNotFoundError:
+def size(path):
+    return os.path.getsize(path) if os.path.exists(path) else 0
+
+
+def committed(records, offset):
+    """Is there a COMMITTED record of a move of rank 1 behind this offset?"""
+    if not os.path.exists(records):
         return False
-    return any(line.get("outcome") == "COMMITTED" and line.get("m") == m and line.get("member") == "0.1" for line in lines)
+    with open(records, "rb") as file:
+        file.seek(offset)
+        lines = [json.loads(line) for line in file if line.endswith(b"\n")]
+    return any(line.get("outcome") == "COMMITTED" and line.get("member") == "0.1" for line in lines)

@@ -37,7 +37,7 @@ class Cell(cells.Cell):
     def ends(self, fault):
         tap.equal(self.ended_cleanly(), None, f"{fault}: the job ends and says so, and no rank is left")
 
-    def finish(self, fault):
+    def close(self, fault):
         tap.ok(self.finished_right(), f"{fault}: the job ends right", self.job.story())
 
     def walk(self, fault, outcome):
@@ -67,13 +67,13 @@ def walk(place, faults, table):
         alive = cell.walk(fault, outcome)
         # What hits a member's connection or a restorer leaves all hosts as they were.
         if alive and (outcome != "stays" or (who not in ("member", "restorer") and not fault.startswith("nomem"))):
-            cell.finish(fault)
+            cell.close(fault)
             alive = False
         cell = cell if alive else None
     if cell:
         status, reports, err = cell.job.move(1, place.hosts[3], seconds=200)
         tap.ok(status == 0, "after all that it can still be moved", f"{status} {reports} {err}")
-        cell.finish("at last")
+        cell.close("at last")
 
 
 def test():
