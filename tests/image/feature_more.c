@@ -146,8 +146,8 @@ static void edge_triggered(void)
 }
 
 /* Signals of the kernel's own making have the same address and code as before. */
-static volatile void *fault_at;
-static char *closed;
+static void *volatile fault_at;
+static char *volatile closed;
 
 static void open_it(int sig, siginfo_t *info, void *uc)
 {
