@@ -45,7 +45,7 @@ mover() {
 		shift
 	done
 	shift
-	(cd "$work" && timeout 90 $runner ./mover $options ./msrestore ./member.so "$@") >"$work/out" 2>&1
+	(cd "$work" && timeout 240 $runner ./mover $options ./msrestore ./member.so "$@") >"$work/out" 2>&1
 }
 
 # feature RUNNER NAME TEXT OPTIONS: moved $MOVES times, or as often as it ever is, and all is as it was; or skipped with its reason.

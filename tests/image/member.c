@@ -162,7 +162,7 @@ static void agent_move(struct ms_codec *c)
 		agent_forecast();
 	} else if (image_send_early(&source, why)) {
 		agent_failed(why);
-	} else if (image_freeze(MS_KICK_SIGNAL, agent_tid, 5000000000ull, why) || image_send(&source, &stats, why)) {
+	} else if (image_freeze(MS_KICK_SIGNAL, agent_tid, 20000000000ull, why) || image_send(&source, &stats, why)) {
 		agent_failed(why);
 	} else {
 		control_begin(&out, MS_M_IMAGE_SENT, source.m);
