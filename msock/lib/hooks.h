@@ -75,6 +75,9 @@ bool msock__sockets(bool on);
 /* socket() made a TCP socket; an epoll set was made; a number was duplicated. */
 void msock__sock_new(int fd, int domain, int protocol);
 void msock__epoll_made(int fd);
+
+/* Somebody is to be told by a signal what happens on this number. */
+void msock__sock_owned(int fd);
 void msock__sock_duplicated(int fd);
 /* A number is about to be added to an epoll set. */
 void msock__sock_watched(int fd);

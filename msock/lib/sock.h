@@ -112,6 +112,7 @@ struct sock {
 
 	struct sock_number *numbers; /* owned; while frozen */
 	int flags;            /* F_GETFL */
+	bool owned;           /* somebody may be told by a signal */
 	int owner_type, owner, owner_signal; /* F_GETOWN_EX, F_GETSIG */
 	struct sock *next, *prev, *hash_next;
 };

@@ -97,6 +97,20 @@ void msock__sock_duplicated(int fd)
 	calls_leave(mask, 0);
 }
 
+void msock__sock_owned(int fd)
+{
+	struct sock *s;
+	uint64_t mask;
+
+	if (!sock_first() || !core.on)
+		return;
+	mask = calls_enter();
+	s = sock_find(fd);
+	if (s)
+		s->owned = true;
+	calls_leave(mask, 0);
+}
+
 void msock__epoll_made(int fd)
 {
 	uint64_t mask;

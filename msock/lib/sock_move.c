@@ -87,7 +87,7 @@ static void sock_note_number(int fd, const struct stat *st, void *arg)
 	s->numbers = n;
 	s->number = fd;
 	s->flags = (int)ms_fcntl(fd, F_GETFL, 0);
-	if (s->flags & O_ASYNC || s->kind == SOCK_IS_STREAM)
+	if (s->owned)
 		sock_note_owner(s, fd);
 }
 

@@ -292,6 +292,8 @@ PRELOAD_API int fcntl(int fd, int command, ...)
 	va_end(more);
 	if (sockets && (command == F_DUPFD || command == F_DUPFD_CLOEXEC))
 		sockets_duplicate(fd);
+	if (sockets && (command == F_SETOWN || command == F_SETOWN_EX || command == F_SETSIG))
+		msock__sock_owned(fd);
 	return REAL(fcntl64)(fd, command, arg);
 }
 
@@ -307,6 +309,8 @@ PRELOAD_API int ioctl(int fd, unsigned long request, ...)
 	va_start(more, request);
 	arg = va_arg(more, void *);
 	va_end(more);
+	if (sockets && (request == FIOSETOWN || request == SIOCSPGRP))
+		msock__sock_owned(fd);
 	result = REAL(ioctl)(fd, request, arg);
 	if (result == 0 && request == FIONREAD && sockets)
 		*(int *)arg += (int)msock__sock_carried(fd);
