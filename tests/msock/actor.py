@@ -91,14 +91,15 @@ def wait(sock, event):
 
 
 def when(sock, event, call):
-    """The call, as soon as it can be made. Who is told of edges tries first, the others wait first."""
+    """The call, as soon as it can be made. Who is told of edges tries first, the others wait first; all do for an urgent byte,
+    since a call says EINVAL when there is none."""
     while True:
-        if way != "edge":
+        if way != "edge" or event == "u":
             wait(sock, event)
         try:
             return call()
         except BlockingIOError:
-            if way == "edge":
+            if way == "edge" and event != "u":
                 wait(sock, event)
 
 
