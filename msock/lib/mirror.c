@@ -442,14 +442,21 @@ bool mirror_add(struct mirror *m, struct conn *c)
 	return true;
 }
 
+/* Their descriptors stayed at the former place, and the numbers may be others' by now: nothing is said before ATTACHED. */
+void mirror_detach_all(void)
+{
+	for (struct mirror *m = mirrors; m; m = m->next) {
+		engine_forget(&m->watch);
+		core_own_fd(m->fd, false);
+		m->fd = -1;
+		mirror_down(m);
+	}
+}
+
 void mirror_attach_all(void)
 {
 	for (struct mirror *m = mirrors, *next; m; m = next) {
 		next = m->next;
-		engine_forget(&m->watch);
-		core_own_fd(m->fd, false);
-		m->fd = -1; /* the descriptor stayed at the former place */
-		mirror_down(m);
 		m->lost_ns = 0;
 		m->retry_ms = 0;
 		mirror_dial(m);

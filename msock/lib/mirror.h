@@ -17,7 +17,8 @@ struct mirror;
 struct mirror *mirror_create(uint32_t ip, uint16_t port, const uint8_t key[MS_TOKEN]);
 bool mirror_add(struct mirror *m, struct conn *c);
 
-/* Attach, also again after a further move: links of the former place are gone. */
+/* After a move the links of the former place are gone; attach, also again. */
+void mirror_detach_all(void);
 void mirror_attach_all(void);
 
 /* For the conn's older leg: the peer is told; the leg is settled; it took in more. */

@@ -61,6 +61,7 @@ static void resume_descriptors(void)
 		err = vsock_open(true);
 	if (err)
 		ms_log(LOG_ERROR, "cannot make the library's descriptors again: error %d", -err);
+	mirror_detach_all();
 	for (struct listener *l = listener_first(); l; l = l->next) {
 		listener_remake(l);
 		vsock_forget(&l->v);

@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-enum { MINI_MEMBERS = 8, MINI_MIRRORS = 4096 };
+enum { MINI_MEMBERS = 8, MINI_MIRRORS = 16384 };
 
 struct mini_settings {
 	unsigned members;

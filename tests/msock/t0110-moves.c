@@ -4,6 +4,7 @@
  * random: real sockets, real mirrors, real agents; only the image is faked
  * (fake_image.h).  Every byte, every end of file is checked.
  *
+ * Ten thousand commits under MSOCK_TEST_LONG (make check-long), or as many as MSOCK_TEST_MOVES says; else for some seconds:
  * MSOCK_TEST_SEED, MSOCK_TEST_SECONDS, MSOCK_TEST_VIA (auto, drain, mirror), MSOCK_TEST_DROP (percent of the
  * relink messages), MSOCK_TEST_COMMITS (percent of the moves), MSOCK_TEST_MEMBERS, MSOCK_TEST_CUTS (of a mirror's link).
  */
@@ -355,11 +356,12 @@ static bool moves_go_on(void)
 }
 
 static double stop_at;
+static unsigned stop_after; /* commits; 0: stop_at counts */
 
 static bool moving(void)
 {
 	shared->mirrors = mini_mirrors_left();
-	if (seconds() > stop_at)
+	if (stop_after ? mini_counts()->committed >= stop_after : seconds() > stop_at)
 		shared->stop = true;
 	return moves_go_on();
 }
@@ -439,7 +441,7 @@ static const char *msmirror_path(void)
 static void test_moves(void **state)
 {
 	const char *seed = getenv("MSOCK_TEST_SEED"), *length = getenv("MSOCK_TEST_SECONDS"), *via = getenv("MSOCK_TEST_VIA");
-	const char *drop = getenv("MSOCK_TEST_DROP"), *cuts = getenv("MSOCK_TEST_CUTS"), *commits = getenv("MSOCK_TEST_COMMITS"), *members = getenv("MSOCK_TEST_MEMBERS");
+	const char *drop = getenv("MSOCK_TEST_DROP"), *cuts = getenv("MSOCK_TEST_CUTS"), *commits = getenv("MSOCK_TEST_COMMITS"), *members = getenv("MSOCK_TEST_MEMBERS"), *moves = getenv("MSOCK_TEST_MOVES");
 	struct mini_settings s = {
 		.members = members ? (unsigned)atoi(members) : 4,
 		.pause_ms = 30,
@@ -453,6 +455,7 @@ static void test_moves(void **state)
 
 	if (via)
 		s.via = !strcmp(via, "drain") ? 1 : !strcmp(via, "mirror") ? 2 : 0;
+	stop_after = moves ? (unsigned)atoi(moves) : getenv("MSOCK_TEST_LONG") && !length ? 10000 : 0;
 	run_moves(&s, length ? atof(length) : 6);
 }
 
