@@ -51,7 +51,8 @@ static uint32_t guest_name(struct abroad *a, uint32_t member, bool create)
 	for (size_t i = 0; i < c->guest_count; i++)
 		if (c->guests[i].of == a && c->guests[i].member == member)
 			return MS_MEMBER(MS_WORLD_ABROAD, i);
-	if (!create || c->guest_count == GUESTS_MAX)
+	/* A coordinator that was started again does not know which names the one before it gave. */
+	if (!create || c->again || c->guest_count == GUESTS_MAX)
 		return 0;
 	list = realloc(c->guests, (c->guest_count + 1) * sizeof(*list));
 	if (!list)
