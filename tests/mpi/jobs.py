@@ -149,8 +149,9 @@ class Lab(Place):
         return found
 
     def leftovers(self):
-        tap.until(lambda: self.state() == self.before, 5, 0.1)
-        return [line for line in self.state() if line not in self.before]
+        more = lambda: [line for line in self.state() if line not in self.before]
+        tap.until(lambda: not more(), 5, 0.1)
+        return more()
 
     def close(self):
         self.lab("down")
