@@ -328,7 +328,7 @@ static int conn_unsent(int fd)
 {
 	int n = 0;
 
-	return ms_ioctl(fd, SIOCOUTQ, &n) < 0 ? 0 : n;
+	return ms_ioctl(fd, SIOCOUTQ, &n) < 0 || leg_is_dead(fd) ? 0 : n;
 }
 
 /* The application has closed it: does anything of it have to stay? */

@@ -141,6 +141,14 @@ void leg_prepare(int fd)
 	ms_setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof(one)); /* else the urgent byte is counted and never read */
 }
 
+bool leg_is_dead(int fd)
+{
+	uint8_t state = 0; /* the first field of struct tcp_info */
+	socklen_t size = sizeof(state);
+
+	return !ms_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &size) && state == TCP_CLOSE;
+}
+
 void leg_ack(int fd)
 {
 	int one = 1;

@@ -47,6 +47,9 @@ int leg_send(int fd, const struct leg_frame *frame);
 int leg_socket(void);
 void leg_prepare(int fd);
 
+/* Nothing goes out of it any more, whatever is queued: the connection was reset, or is closed both ways. */
+bool leg_is_dead(int fd);
+
 /* Acknowledge what was read at once: the peer's Nagle would hold its next bytes back for it. */
 void leg_ack(int fd);
 
