@@ -23,11 +23,12 @@ struct coord {
 	struct event_base *base;
 	struct event *stdin_ended;
 	char job[80];
-	char *launcher_exec;
+	char *launcher_exec; /* NULL: srun, in an allocation */
 	char **launch_args;
 	size_t launch_count;
 	char *iface;
 	uint16_t port_low, port_high;
+	struct allocation *allocation; /* owned; NULL: we are in none of Slurm's */
 	uint8_t secret[SEAL_SECRET];
 	char dir[4096];
 	int dir_records; /* records.jsonl */

@@ -21,6 +21,7 @@ static struct made { /* a move that has its report */
 	time_t at;
 } made[HISTORY_MOVES]; /* the last first */
 static size_t made_count;
+static struct history_totals totals;
 
 static time_t now_s(void)
 {
@@ -85,6 +86,13 @@ void history_move(const Ms__MoveReport *r)
 {
 	struct made *m = &made[HISTORY_MOVES - 1];
 
+	if (r->committed) {
+		totals.moved++;
+		totals.freeze_ms += r->freeze_ms;
+		totals.total_ms += r->total_ms;
+	} else {
+		totals.aborted++;
+	}
 	if (made_count == HISTORY_MOVES) {
 		free(m->told.from);
 		free(m->told.to);
@@ -104,6 +112,11 @@ void history_move(const Ms__MoveReport *r)
 	m->told.image_bytes = r->image_bytes;
 	m->told.error = strdup(r->error);
 	m->at = now_s();
+}
+
+void history_totals(struct history_totals *t)
+{
+	*t = totals;
 }
 
 void history_moves(Ms__PsReply *reply)

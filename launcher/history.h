@@ -17,4 +17,11 @@ void history_move(const Ms__MoveReport *r);
 /* Fills in moves, the last first; they are borrowed, the list itself is to be freed with free(). */
 void history_moves(Ms__PsReply *reply);
 
+struct history_totals {
+	uint64_t moved, aborted;
+	double freeze_ms, total_ms; /* of those that moved, together */
+};
+/* Since the job began. */
+void history_totals(struct history_totals *t);
+
 #endif

@@ -64,6 +64,8 @@ void host_resolve_all(struct coord *c)
 	{
 		if (!net_resolve(h->name, &h->ip))
 			coord_fail(c, "host %s: unknown name", h->name);
+		if (!allocation_has(c, h->name, h->ip))
+			coord_fail(c, "host %s is not in %s", h->name, allocation_text(c));
 		h->local = net_is_own(h->ip);
 		if (h->ip >> 24 != 127)
 			remote = h;
@@ -100,8 +102,8 @@ void host_lost(struct host *h, const char *why)
 
 static void start_host(struct coord *c, struct host *h, const char *path)
 {
-	char *words[] = { shell_word(path, !h->local), shell_word(h->name, !h->local) };
-	char **argv = calloc(c->launch_count + 8, sizeof(*argv));
+	char *words[] = { shell_word(c, path, !h->local), shell_word(c, h->name, !h->local) };
+	char **argv = calloc(SHELL_WORDS(c) + 4, sizeof(*argv));
 	size_t n = 0;
 
 	if (!argv)

@@ -151,6 +151,10 @@ static void begin(struct coord *c, struct link *tool, const Ms__HostRequest *q)
 		       "host %s cannot join: the job's hosts are all names of this machine, which it cannot reach", q->host);
 		return;
 	}
+	if (!allocation_has(c, q->host, q->ip)) {
+		answer(tool, q->host, false, "host %s cannot join: it is not in %s", q->host, allocation_text(c));
+		return;
+	}
 	if (old) /* lost, and nothing of it is left */
 		host_drop(old);
 	h = host_add(c, q->host);

@@ -80,12 +80,12 @@ static int start(struct master *s)
 
 	if (!helpers_find("msmaster", path, sizeof(path)))
 		coord_fail(c, "msmaster is missing: set MSOCK_HELPERDIR to where it lies");
-	argv = calloc(c->launch_count + 5, sizeof(*argv));
+	argv = calloc(SHELL_WORDS(c) + 3, sizeof(*argv));
 	if (!argv)
 		log_die("out of memory");
 	if (remote)
 		n = shell_remote(c, argv, h->name);
-	argv[n++] = word = shell_word(path, remote);
+	argv[n++] = word = shell_word(c, path, remote);
 	argv[n++] = s->name;
 	s->ip = h ? h->ip : c->ip;
 	s->started_ns = now_ns();

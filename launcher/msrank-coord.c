@@ -23,10 +23,12 @@
 #include <unistd.h>
 
 #include "abroad.h"
+#include "allocation.h"
 #include "coord.h"
 #include "host.h"
 #include "jobdir.h"
 #include "master.h"
+#include "metrics.h"
 #include "recover.h"
 #include "proto/conf.h"
 #include "proto/log.h"
@@ -280,7 +282,6 @@ int main(void)
 	TAILQ_INIT(&c.masters);
 	LIST_INIT(&c.moves);
 	LIST_INIT(&c.censuses);
-	c.launcher_exec = (char *)"ssh";
 	c.fault = getenv("MSOCK_FAULT") ? getenv("MSOCK_FAULT") : "";
 	setsid();
 	for (size_t i = 0; i < sizeof(ignored) / sizeof(*ignored); i++)
@@ -292,6 +293,9 @@ int main(void)
 	if (sodium_init() < 0)
 		return 1;
 	read_config(&c);
+	allocation_find(&c);
+	if (!c.launcher_exec && !c.allocation)
+		c.launcher_exec = (char *)"ssh";
 	read_subnets(&c);
 	if (!c.secret_given)
 		randombytes_buf(c.secret, sizeof(c.secret));
@@ -310,6 +314,7 @@ int main(void)
 	abroad_listen(&c);
 	if (!c.again)
 		tool_listen(&c);
+	metrics_listen(&c);
 	on_event(&c, SIGCHLD, EV_SIGNAL, sigchld_cb);
 	on_event(&c, SIGTERM, EV_SIGNAL, sigterm_cb);
 	c.stdin_ended = event_new(c.base, STDIN_FILENO, EV_READ | EV_PERSIST, stdin_cb, &c);

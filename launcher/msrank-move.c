@@ -32,6 +32,7 @@ static const char usage[] =
 	"Moves ranks of a running job to another host, which joins the job if need be. RANKS: 2, 0.2, 1.0-3, 0,2-3.\n"
 	"  --evacuate HOST  move every rank off HOST, each to where it finds processors and memory\n"
 	"  --drop HOST      HOST, which has no rank, leaves the job; with --evacuate after that\n"
+	"  --avoid HOSTS    with --evacuate: to none of these (h4,h5)\n"
 	"  --job JOB        need not be named when you have just one\n"
 	"  --via WAY        auto (default), drain: nothing is left on the old host, or mirror\n"
 	"  --check          only ask: whether it would be refused, what it would take\n"
@@ -49,6 +50,7 @@ struct wish {
 	const char *job, *host, *ranks;
 	const char *evacuate; /* a host, or NULL */
 	const char *drop;     /* a host that leaves the job, or NULL */
+	const char *avoid;    /* hosts, with commas, that get none of the evacuated, or NULL */
 	Ms__MoveRequest request;
 	Ms__MoveOptions options;
 	bool json;
@@ -216,7 +218,7 @@ static bool take_options(int argc, char **argv, struct wish *w)
 		{ "no-precopy", no_argument, NULL, 'n' },     { "timeout", required_argument, NULL, 't' },
 		{ "json", optional_argument, NULL, 'j' },           { "help", no_argument, NULL, 'h' },
 		{ "evacuate", required_argument, NULL, 'e' }, { "fault", required_argument, NULL, 'f' },
-		{ "drop", required_argument, NULL, 'r' },
+		{ "drop", required_argument, NULL, 'r' },     { "avoid", required_argument, NULL, 'a' },
 		{ "drain-ms", required_argument, NULL, 'd' }, { "check", no_argument, NULL, 'c' },
 		{ "max-freeze", required_argument, NULL, 'm' }, { "limit", required_argument, NULL, 'l' },
 		{ "compress", required_argument, NULL, 'z' }, { "compare", no_argument, NULL, 'p' }, { NULL, 0, NULL, 0 }
@@ -270,6 +272,9 @@ static bool take_options(int argc, char **argv, struct wish *w)
 		case 'r':
 			w->drop = optarg;
 			break;
+		case 'a':
+			w->avoid = optarg;
+			break;
 		case 'f':
 			w->request.fault = optarg;
 			break;
@@ -283,7 +288,7 @@ static bool take_options(int argc, char **argv, struct wish *w)
 			return false;
 		}
 	}
-	if (argc - optind != (w->evacuate || w->drop ? 0 : 2) || via < 0 || seconds <= 0 || seconds > 1e6)
+	if (argc - optind != (w->evacuate || w->drop ? 0 : 2) || (w->avoid && !w->evacuate) || via < 0 || seconds <= 0 || seconds > 1e6)
 		return false;
 	w->request.options = &w->options;
 	if (!w->json && isatty(STDERR_FILENO))
@@ -324,6 +329,18 @@ static int move_list(struct client *c, struct wish *w)
 	return rc;
 }
 
+/* Hosts that the user does not want are as good as down. */
+static void avoid(struct cluster *c, const char *names)
+{
+	char *copy = strdup(names ? names : ""), *rest = copy, *name;
+	long host;
+
+	while ((name = strsep(&rest, ",")))
+		if ((host = cluster_host(c, name)) >= 0)
+			c->hosts[host].up = false;
+	free(copy);
+}
+
 /* 0 or EXIT_NOT_MOVED; c changes with each move. */
 static int move_off(struct client *client, struct wish *w, struct cluster *c, size_t leave)
 {
@@ -341,7 +358,7 @@ static int move_off(struct client *client, struct wish *w, struct cluster *c, si
 		if (to < 0) {
 			fprintf(stderr, "msrank-move: rank %u.%u stays on %s: %s\n", MS_MEMBER_WORLD(r->member),
 				MS_MEMBER_RANK(r->member), w->evacuate,
-				memory ? "no other host has the memory for it" : "no other host is up");
+				memory ? "no other host has the memory for it" : "no other host may take it");
 			rc = EXIT_NOT_MOVED;
 			continue;
 		}
@@ -366,6 +383,7 @@ static int evacuate(struct client *client, struct wish *w)
 		fprintf(stderr, "msrank-move: host %s cannot be vacated: the job has ended\n", w->evacuate);
 	} else {
 		cluster_read(msg->ps_reply, &c);
+		avoid(&c, w->avoid);
 		leave = cluster_host(&c, w->evacuate);
 		if (leave < 0)
 			fprintf(stderr, "msrank-move: host %s is not one of the job's hosts\n", w->evacuate);

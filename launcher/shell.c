@@ -97,14 +97,14 @@ static void child(char *const argv[], int in, int err)
 	log_die("cannot run %s: %s", argv[0], strerror(errno));
 }
 
-char *shell_word(const char *word, bool remote)
+char *shell_word(const struct coord *c, const char *word, bool remote)
 {
 	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_@%+=:,./-";
 	char *text = malloc(4 * strlen(word) + 3), *at = text;
 
 	if (!text)
 		log_die("out of memory");
-	if (!remote || (*word && !word[strspn(word, plain)]))
+	if (!remote || !c->launcher_exec || (*word && !word[strspn(word, plain)]))
 		return strcpy(text, word);
 	*at++ = '\'';
 	for (; *word; word++) {
@@ -121,6 +121,8 @@ size_t shell_remote(const struct coord *c, char **argv, char *host)
 {
 	size_t n = 0;
 
+	if (!c->launcher_exec)
+		return allocation_shell(c, argv, host);
 	argv[n++] = c->launcher_exec;
 	for (size_t i = 0; i < c->launch_count; i++)
 		argv[n++] = c->launch_args[i];

@@ -9,7 +9,7 @@
 #ifndef LAUNCHER_SHELL_H
 #define LAUNCHER_SHELL_H
 
-#include "coord.h"
+#include "allocation.h"
 
 enum { SHELL_LINE = 512 };
 
@@ -25,13 +25,14 @@ struct shell {
 
 /* Starts argv and tells it on stdin what it needs to call back from `ip`. remote: its stderr is watched. 0 or -1. */
 int shell_start(struct coord *c, struct shell *s, char *const argv[], uint32_t ip, bool remote);
-/* The words before a program's that run it on a host; argv has room for launch_count + 2. Returns how many. */
+#define SHELL_WORDS(c) ((c)->launch_count + ALLOCATION_WORDS)
+/* The words before a program's that run it on a host; argv has room for SHELL_WORDS(c). Returns how many. */
 size_t shell_remote(const struct coord *c, char **argv, char *host);
 /*
  * A word of its command, to be freed: a remote shell joins the words with blanks for the sh of the other side, so
- * what is special to that is quoted.
+ * what is special to that is quoted; srun hands them over as they are.
  */
-char *shell_word(const char *word, bool remote);
+char *shell_word(const struct coord *c, const char *word, bool remote);
 /* The last line that it said for itself, "" if none. */
 const char *shell_last_words(struct shell *s);
 /* It is to end: says so on its standard input, and closes that. */

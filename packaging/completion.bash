@@ -25,7 +25,7 @@ _msock() {
 	for ((i = 1; i < COMP_CWORD; i++)); do
 		case ${COMP_WORDS[i]} in
 		--job) _msock_job=${COMP_WORDS[++i]} ;;
-		--via | --timeout | --evacuate | --drop | --host | --policy | --every | --moves | --watch | --limit | --max-freeze | --compress | --output) i=$((i + 1)) ;;
+		--via | --timeout | --evacuate | --drop | --avoid | --host | --policy | --every | --moves | --watch | --limit | --max-freeze | --compress | --output) i=$((i + 1)) ;;
 		-*) ;;
 		*) plain=$((plain + 1)) ;;
 		esac
@@ -35,7 +35,7 @@ _msock() {
 		COMPREPLY=($(compgen -W "$(_msock_jobs)" -- "$word"))
 		return
 		;;
-	--evacuate | --drop)
+	--evacuate | --drop | --avoid)
 		COMPREPLY=($(compgen -W "$(_msock_values host)" -- "$word"))
 		return
 		;;
@@ -75,6 +75,6 @@ _msock() {
 	fi
 }
 
-complete -F _msock msrank-balance msrank-move msrank-ps msrank-top
+complete -F _msock msrank-balance msrank-drain msrank-move msrank-ps msrank-top
 complete -o filenames -F _msock msrank-trace
 complete -o filenames -F _msock msrun
