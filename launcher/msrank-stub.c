@@ -4,7 +4,7 @@
  * msdaemon of its host, carries its stdin, stdout, stderr and PMI, passes
  * signals on, and ends as the rank ended.
  *
- *   msrank-stub [--host NAME] [--world N] [--rank N] [--stdin FD] -- program args...
+ *   msrank-stub [--host NAME] [--world N] [--rank N] [--stdin FD] [--bind POLICY [--map POLICY]] -- program args...
  */
 #include <errno.h>
 #include <event2/event.h>
@@ -63,6 +63,7 @@ struct stub {
 	struct stub_channel channel[MS_CHANNELS];
 	struct event *signals[STUB_SIGNALS];
 	uint32_t member;
+	const char *bind, *map; /* what mpiexec was told; "": nothing */
 	uint64_t ignored; /* signals that were ignored when we started */
 	bool ended;
 	bool lost; /* the rank, or the coordinator: the job must end */
@@ -287,6 +288,8 @@ static void stub_spawn(struct stub *s, bool again)
 	spawn.host = (char *)(s->host ? s->host : "");
 	spawn.pmi_fd = s->channel[STUB_PMI].from;
 	spawn.ignored = s->ignored;
+	spawn.bind = (char *)s->bind;
+	spawn.map = (char *)s->map;
 	spawn.again = again;
 	link_send(s->link, LINK_MSG(SPAWN, spawn, &spawn));
 }
@@ -456,8 +459,10 @@ int main(int argc, char **argv)
 						 { "world", required_argument, NULL, 'w' },
 						 { "rank", required_argument, NULL, 'r' },
 						 { "stdin", required_argument, NULL, 'i' },
+						 { "bind", required_argument, NULL, 'b' },
+						 { "map", required_argument, NULL, 'm' },
 						 { NULL, 0, NULL, 0 } };
-	struct stub s = { .dir = getenv("MSOCK_JOBDIR"), .host = getenv("MSOCK_HOST"), .attached = true };
+	struct stub s = { .dir = getenv("MSOCK_JOBDIR"), .host = getenv("MSOCK_HOST"), .attached = true, .bind = "", .map = "" };
 	const char *rank = own_rank();
 	unsigned world = 0;
 	int opt, pmi, fd;
@@ -473,6 +478,10 @@ int main(int argc, char **argv)
 			rank = optarg;
 		else if (opt == 'i')
 			take_stdin(atoi(optarg));
+		else if (opt == 'b')
+			s.bind = optarg;
+		else if (opt == 'm')
+			s.map = optarg;
 		else
 			return STUB_LOST;
 	}

@@ -5,6 +5,7 @@
 #include <linux/mempolicy.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -48,8 +49,23 @@ static size_t count(char *const *list)
 	return n;
 }
 
+/* Do we run on less than our cgroup would let us?  It may have other processors than the rank's host: only a choice counts. */
+static bool is_narrowed(cpu_set_t *own)
+{
+	cpu_set_t all;
+
+	memset(&all, 0xff, sizeof(all));
+	if (sched_getaffinity(0, sizeof(*own), own) || sched_setaffinity(0, sizeof(all), &all))
+		return false;
+	sched_getaffinity(0, sizeof(all), &all);
+	sched_setaffinity(0, sizeof(*own), own);
+	return !CPU_EQUAL(&all, own);
+}
+
 void start_fill(struct start *s, char **argv, Ms__Spawn *spawn)
 {
+	const char *seat = getenv("MPI_LOCALRANKID");
+
 	spawn->n_argv = count(argv);
 	spawn->argv = argv;
 	spawn->n_env = count(environ);
@@ -57,7 +73,8 @@ void start_fill(struct start *s, char **argv, Ms__Spawn *spawn)
 	spawn->cwd = getcwd(s->cwd, sizeof(s->cwd)) ? s->cwd : (char *)"/";
 	spawn->umask = umask(0);
 	umask(spawn->umask);
-	if (!sched_getaffinity(0, sizeof(s->cpus), &s->cpus))
+	spawn->seat = seat && atoi(seat) > 0 ? (uint32_t)atoi(seat) : 0;
+	if (is_narrowed(&s->cpus))
 		spawn->cpus = (ProtobufCBinaryData){ sizeof(s->cpus), (uint8_t *)&s->cpus };
 	for (int i = 0; i < RLIM_NLIMITS; i++) {
 		struct rlimit r = { RLIM_INFINITY, RLIM_INFINITY };

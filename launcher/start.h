@@ -22,7 +22,7 @@ uint64_t start_ignored_signals(void);
 int start_pmi_fd(void);
 /* mpiexec's -membind has bound us: it would be lost on the way to the rank, which is no child of ours. */
 bool start_memory_bound(void);
-/* Fills in argv, environment, directory, umask, processors and limits; borrows of s and argv. */
+/* Fills in argv, environment, directory, umask, processors, seat and limits; borrows of s and argv. */
 void start_fill(struct start *s, char **argv, Ms__Spawn *spawn);
 
 #endif

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: MIT */
-/* msock_coord.c - mpiexec's hold on the job's coordinator: one child and two pipes, and once more if it is killed. */
+/*
+ * msock_coord.c - finding our helper programs; mpiexec's hold on the job's coordinator: one child and two pipes, and once
+ * more if it is killed.
+ */
 #include "hydra.h"
 #include "bsci.h"
 #include "bscu.h"
@@ -9,6 +12,7 @@
 #include <sys/random.h>
 #include <time.h>
 
+#define HELPERS_FROM_BIN "/../libexec/msock/"
 #define START_MS 120000 /* daemons on all hosts up; the coordinator has shorter limits of its own */
 #define STOP_MS 15000   /* members, daemons, master gone and the job directory removed */
 #define SECRET_SIZE 32
@@ -147,6 +151,34 @@ static void exec_coord(const char *path, int in, int out)
 	execl(path, path, (char *)NULL);
 	MPL_snprintf(line, sizeof(line), "error cannot run %s: %s\n", path, strerror(errno));
 	_exit(write(STDOUT_FILENO, line, strlen(line)) < 0 ? 126 : 127);
+}
+
+HYD_status HYDT_bscd_msock_helper(const char *name, char **path)
+{
+	const char *dir = getenv("MSOCK_HELPERDIR");
+	char exe[HYD_TMP_STRLEN], full[HYD_TMP_STRLEN * 2];
+	ssize_t len;
+	HYD_status status = HYD_SUCCESS;
+
+	*path = NULL;
+	if (dir && *dir) {
+		MPL_snprintf(full, sizeof(full), "%s/%s", dir, name);
+	} else {
+		len = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+		if (len < 0)
+			HYDU_ERR_SETANDJUMP(status, HYD_INTERNAL_ERROR, "cannot tell where mpiexec is (%s)\n",
+					    MPL_strerror(errno));
+		exe[len] = '\0';
+		*strrchr(exe, '/') = '\0';
+		MPL_snprintf(full, sizeof(full), "%s" HELPERS_FROM_BIN "%s", exe, name);
+	}
+	*path = MPL_strdup(full);
+
+fn_exit:
+	return status;
+
+fn_fail:
+	goto fn_exit;
 }
 
 static HYD_status spawn(void)

@@ -1,38 +1,13 @@
 /* SPDX-License-Identifier: MIT */
-/* msock_stub.c - finding our helper programs, and the stub's place on a rank's command line. */
+/*
+ * msock_stub.c - the stub's place on a rank's command line.
+ *
+ * Part of the proxy only: the linker takes it from the archive there and nowhere else.
+ */
 #include "hydra.h"
 #include "bsci.h"
 #include "msock.h"
-
-#define HELPERS_FROM_BIN "/../libexec/msock/"
-
-HYD_status HYDT_bscd_msock_helper(const char *name, char **path)
-{
-	const char *dir = getenv("MSOCK_HELPERDIR");
-	char exe[HYD_TMP_STRLEN], full[HYD_TMP_STRLEN * 2];
-	ssize_t len;
-	HYD_status status = HYD_SUCCESS;
-
-	*path = NULL;
-	if (dir && *dir) {
-		MPL_snprintf(full, sizeof(full), "%s/%s", dir, name);
-	} else {
-		len = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
-		if (len < 0)
-			HYDU_ERR_SETANDJUMP(status, HYD_INTERNAL_ERROR, "cannot tell where mpiexec is (%s)\n",
-					    MPL_strerror(errno));
-		exe[len] = '\0';
-		*strrchr(exe, '/') = '\0';
-		MPL_snprintf(full, sizeof(full), "%s" HELPERS_FROM_BIN "%s", exe, name);
-	}
-	*path = MPL_strdup(full);
-
-fn_exit:
-	return status;
-
-fn_fail:
-	goto fn_exit;
-}
+#include "../../../pm/pmiserv/pmip.h"
 
 /*
  * mpiexec's standard input is for the stub of rank 0 only, and whoever else
@@ -61,6 +36,25 @@ fn_fail:
 	goto fn_exit;
 }
 
+/* Where the rank is bound is found on its host, and again on each that it moves to. */
+static HYD_status stash_policy(struct HYD_string_stash *stash, const char *option, const char *chosen, const char *variable)
+{
+	HYD_status status = HYD_SUCCESS;
+
+	if (!chosen)
+		chosen = getenv(variable);
+	if (!chosen || !*chosen)
+		return HYD_SUCCESS;
+	HYD_STRING_STASH(*stash, MPL_strdup(option), status);
+	HYD_STRING_STASH(*stash, MPL_strdup(chosen), status);
+
+fn_exit:
+	return status;
+
+fn_fail:
+	goto fn_exit;
+}
+
 HYD_status HYDT_bscd_msock_stash_stub(struct HYD_string_stash *stash, const char *host, int pgid, int rank)
 {
 	char *stub;
@@ -78,6 +72,10 @@ HYD_status HYDT_bscd_msock_stash_stub(struct HYD_string_stash *stash, const char
 	HYD_STRING_STASH(*stash, HYDU_int_to_str(pgid), status);
 	status = stash_stdin(stash, pgid, rank);
 	HYDU_ERR_POP(status, "cannot pass the standard input on\n");
+	status = stash_policy(stash, "--bind", HYD_pmcd_pmip.user_global.binding, "HYDRA_BINDING");
+	HYDU_ERR_POP(status, "cannot pass the binding on\n");
+	status = stash_policy(stash, "--map", HYD_pmcd_pmip.user_global.mapping, "HYDRA_MAPPING");
+	HYDU_ERR_POP(status, "cannot pass the mapping on\n");
 	HYD_STRING_STASH(*stash, MPL_strdup("--"), status);
 
 fn_exit:

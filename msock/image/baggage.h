@@ -21,7 +21,7 @@ struct image_context {
 
 /* How the kernel is to run a thread; settings.c. */
 struct image_settings {
-	uint64_t affinity[16];
+	uint64_t affinity[IMAGE_CPU_WORDS];
 	struct {
 		uint32_t size, policy;
 		uint64_t flags;
@@ -156,7 +156,8 @@ struct baggage {
 	int filters; /* of seccomp; those of a container are here and there */
 	unsigned long personality;
 	int dumpable, no_new_privs, subreaper, no_huge;
-	uint64_t online[16]; /* the source's processors; none: not known */
+	uint64_t online[IMAGE_CPU_WORDS]; /* the source's processors; none: not known */
+	uint64_t home[IMAGE_CPU_WORDS];	  /* those that the process was bound to there; none: it was not */
 	int barriers;	     /* membarrier registrations */
 	char core_filter[16], oom_score[16]; /* as /proc has them; "" if it does not say */
 };

@@ -467,6 +467,7 @@ static int collect(struct workspace *ws)
 		return image_say(ws->why, "no memory for the state of the process");
 	c->resume = ws->src->resume;
 	c->kick = image__state.kick;
+	memcpy(c->home, ws->src->home, sizeof(c->home));
 	if (refuse_children(ws) || baggage_process(c, ws->why) || baggage_files(c, ws->src, skip, 3, ws->why))
 		return -1;
 	return baggage_signals(c, ws->why);

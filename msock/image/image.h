@@ -20,6 +20,7 @@
 #include "proto/steps.h"
 
 enum { IMAGE_WHY = 256 }; /* bytes of a reason, with its NUL */
+enum { IMAGE_CPU_WORDS = 16 }; /* 64 processors each, as in a cpu_set_t */
 
 /* What the library tells the capture about itself.  All pointers are borrowed for the call. */
 struct image_source {
@@ -38,6 +39,7 @@ struct image_source {
 					 thread, its FS set, all signals blocked, before any thread goes on */
 	bool (*owns)(int fd);         /* or NULL: a socket that the library makes again too; from any thread */
 	bool checked;                 /* image_check has just said yes; descriptors may come and go since */
+	uint64_t home[IMAGE_CPU_WORDS]; /* the processors that the job's binding gave the process; none: it is not bound */
 	const char *fault;            /* name of a fault point or "" */
 	bool stop_and_copy;           /* send nothing before the freeze */
 	bool pack_never, pack_always; /* neither: compress when it pays */

@@ -531,6 +531,8 @@ static void move_set_out(struct ms_codec *in, int image_fd)
 		move.source.channel[i].dev = ms_get_u64(in);
 		move.source.channel[i].ino = ms_get_u64(in);
 	}
+	for (int i = 0; i < IMAGE_CPU_WORDS; i++)
+		move.source.home[i] = ms_get_u64(in);
 	move.drain_ms = move.drain_ms ? move.drain_ms : MOVE_DRAIN_MS;
 	move.timeout_ms = move.timeout_ms ? move.timeout_ms : MOVE_TIMEOUT_MS;
 	move.image_fd = core_raise_fd(image_fd);

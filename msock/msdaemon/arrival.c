@@ -156,7 +156,8 @@ void arrival_probe(struct daemon *d)
 static int open_arrival(struct daemon *d, struct member *m, const Ms__MoveIn *in, char why[IMAGE_WHY])
 {
 	struct arrival *x = m->arrival;
-	int control;
+	cpu_set_t own;
+	int control, rc;
 
 	m->pump = pump_create(d->base, &d->coordinator, m->id, in->have);
 	control = member_control_open(m);
@@ -168,7 +169,10 @@ static int open_arrival(struct daemon *d, struct member *m, const Ms__MoveIn *in
 		return -1;
 	}
 	arrival_probe(d);
-	if (image_spawn(&d->place, d->restore_path, control, in->pid, &m->pid, &m->init_pid, &m->alive_fd, why)) {
+	seat_lend(m, &own);
+	rc = image_spawn(&d->place, d->restore_path, control, in->pid, &m->pid, &m->init_pid, &m->alive_fd, why);
+	seat_back(&own);
+	if (rc) {
 		m->pid = m->init_pid = 0;
 		m->alive_fd = -1;
 		close(control);
@@ -192,6 +196,7 @@ static struct member *arriving(struct daemon *d, struct link *l, const Ms__MoveI
 	m->data_port = (uint16_t)in->data_port;
 	m->pmi_fd = in->pmi_fd;
 	m->holding = true;
+	seat_take(m, in->bind, in->map, SEAT_LOWEST, &in->cpus);
 	if (in->cookie.len == sizeof(m->cookie))
 		memcpy(m->cookie, in->cookie.data, sizeof(m->cookie));
 	x->member = m;

@@ -176,6 +176,9 @@ static void ask_target(struct departure *x, const struct image_needs_blob *needs
 	in.pmi_fd = m->pmi_fd;
 	in.fault = x->fault;
 	in.timeout_ms = x->timeout_ms;
+	in.bind = m->seat.bind;
+	in.map = m->seat.map;
+	in.cpus = (ProtobufCBinaryData){ sizeof(m->seat.given), (uint8_t *)&m->seat.given };
 	link_send(mesh_link(m->d, &x->to), LINK_MSG(MOVE_IN, move_in, &in));
 	await(x, -1, 0);
 	step(x, MS_STEP_COLLECTED, needs->size);
@@ -263,6 +266,18 @@ static void put_channels(const struct member *m, struct ms_codec *c)
 	}
 }
 
+/* As the kernel has it: the number of a word's lowest processor is 64 times the word's own. */
+static void put_home(const struct member *m, struct ms_codec *c)
+{
+	uint64_t word;
+
+	_Static_assert(sizeof(m->seat.cpus) == IMAGE_CPU_WORDS * sizeof(word), "1024 processors");
+	for (unsigned i = 0; i < IMAGE_CPU_WORDS; i++) {
+		memcpy(&word, (const uint8_t *)&m->seat.cpus + i * sizeof(word), sizeof(word));
+		ms_put_u64(c, word);
+	}
+}
+
 void departure_ready(struct daemon *d, const Ms__MoveReady *r)
 {
 	struct departure *x = find(d, r->member, r->m);
@@ -285,6 +300,7 @@ void departure_ready(struct daemon *d, const Ms__MoveReady *r)
 	ms_put_u32(&c, x->max_freeze_us);
 	ms_put_u64(&c, x->limit);
 	put_channels(x->member, &c);
+	put_home(x->member, &c);
 	packets_put(x->member->control, &c, buf, &x->sock, 1);
 	x->told = true;
 	if (x->via != MS_VIA_DRAIN &&

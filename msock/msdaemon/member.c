@@ -30,6 +30,7 @@ struct member *member_create(struct daemon *d, uint32_t id, enum member_state st
 	m->alive_fd = -1;
 	m->pmi_fd = -1;
 	m->cpu_s = -1;
+	m->seat.number = -1;
 	STAILQ_INIT(&m->held);
 	LIST_INSERT_HEAD(&d->members, m, entry);
 	return m;
@@ -58,6 +59,7 @@ void member_destroy(struct member *m)
 	if (m->alive_fd >= 0)
 		close(m->alive_fd);
 	free(m->peers);
+	seat_clear(&m->seat);
 	free(m);
 }
 

@@ -8,6 +8,7 @@
 #include "msdaemon/daemon.h"
 #include "msdaemon/packets.h"
 #include "msdaemon/pump.h"
+#include "msdaemon/seat.h"
 
 /*
  *  RUNNING --msock_init--> JOINED --MoveBegin--> LEAVING --record--> LEFT
@@ -73,6 +74,7 @@ struct member {
 	uint32_t streams, mirrors; /* as last told */
 	struct member_peer *peers; /* as last told, one for each other member; owned */
 	size_t peer_count;
+	struct seat seat;
 	double cpu_s;              /* at the last sample; negative: none was taken here */
 };
 

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -102,8 +101,7 @@ static void child(struct member *m, const Ms__Spawn *s, char **env, int control,
 
 		setrlimit((int)(i / 2), &r);
 	}
-	if (s->cpus.len == sizeof(cpu_set_t))
-		sched_setaffinity(0, sizeof(cpu_set_t), (cpu_set_t *)s->cpus.data);
+	seat_sit(m);
 	close_range(3, ~0u, CLOSE_RANGE_CLOEXEC);
 	for (int i = 0; i < 2; i++)
 		if (keep[i] >= 0)
@@ -155,6 +153,7 @@ void spawn_member(struct daemon *d, const Ms__Spawn *s)
 	farewell_forget(d, s->member); /* of another process with that number */
 	m->virtual_ip = s->virtual_ip;
 	m->pmi_fd = s->pmi_fd;
+	seat_take(m, s->bind, s->map, (int)s->seat, &s->cpus);
 	m->pump = pump_create(d->base, &d->coordinator, m->id, channels_of(s));
 	control = member_control_open(m);
 	if (!m->pump || control < 0 || pipe2(error_pipe, O_CLOEXEC) || s->n_argv == 0) {

@@ -70,8 +70,8 @@ enum ms_ctl_type {
 	MS_D_RELAY,        /* u32 from member, bytes */
 	MS_D_MOVE,         /* u64 m, u8 via, u32 drain ms, u32 timeout ms, u64 hash key, str fault, u8 flags (enum
 	                      ms_move_flags), u32 longest freeze in us (0: not said), u64 bytes/s before the freeze (0: no
-	                      limit), MS_CHANNELS x { u64 st_dev, u64 st_ino }: the member's end of each, 0 0 if none; one
-	                      descriptor: the image connection, at its other end is the restorer */
+	                      limit), MS_CHANNELS x { u64 st_dev, u64 st_ino }: the member's end of each, 0 0 if none; 16 x
+	                      u64: the processors that it was bound to, all 0 if it was not; one descriptor: the image connection, at its other end is the restorer */
 	MS_M_FROZEN,       /* u64 m, u32 streams drained, u32 streams mirrored: no thread runs any more */
 	MS_M_MIRROR,       /* u64 m, u16 n, n x { u64 S, u32 leg, u8 fin_sent, u8 at_end, u64 taken }; n descriptors.
 	                      taken: the stream offset of the leg's next byte. Several packets if n > MS_FDS_MAX; one with n = 0 ends the list */

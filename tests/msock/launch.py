@@ -160,9 +160,10 @@ class Launch:
         self.start([*self.config, "again"])
         return self.said
 
-    def stub(self, rank, words, host="127.0.0.2", **options):
+    def stub(self, rank, words, host="127.0.0.2", before=(), first=(), **options):
+        """before: more options of the stub's; first: a program that runs it."""
         env = dict(self.env, PMI_RANK=str(rank), **options.pop("env", {}))
-        return subprocess.Popen([program("msrank-stub"), "--host", host, "--", *words], env=env, **options)
+        return subprocess.Popen([*first, program("msrank-stub"), "--host", host, *before, "--", *words], env=env, **options)
 
     def run(self, rank, words, host="127.0.0.2", data=b"", **options):
         """(exit status, stdout, stderr) of a rank."""
