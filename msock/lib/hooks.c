@@ -26,6 +26,7 @@ void msock__after_fork_child(void)
 		return;
 	core.on = false;
 	core.member = false;
+	core.check = false; /* what the streams are to be like is the member's affair */
 	core.lock.word = 0;
 	engine_pause(true);
 	agent_reset();
