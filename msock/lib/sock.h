@@ -43,8 +43,9 @@ enum sock_urgency {
 
 /* What a look at a leg's urgent byte found. */
 struct sock_urgent {
-	int ahead; /* bytes ahead of it */
-	bool waits;
+	int ahead;   /* bytes ahead of it */
+	bool marked; /* there is one */
+	bool waits;  /* the program has not read it */
 };
 
 enum { SOCK_BUFFER = 65536 }; /* bytes passed on at once */
@@ -178,7 +179,7 @@ bool sock_at_mark(int fd);
 void sock_inline(int fd, int on);
 void sock_note_mark(struct sock *s, int leg);
 void sock_urgent_look(int leg, struct sock_urgent *u);
-void sock_urgent_keep(struct sock *s, const struct sock_urgent *u, uint32_t unread);
+void sock_urgent_keep(struct sock *s, const struct sock_urgent *u);
 size_t sock_until_urgent(const struct sock *s, size_t n);
 
 /* sock_opt.c */

@@ -389,7 +389,7 @@ static void sock_to_pair(struct sock *s)
 	c->fd = leg;
 	sock_counts_end(s, &n);
 	s->given = c->s.taken;
-	sock_urgent_keep(s, &urgent, n.unread);
+	sock_urgent_keep(s, &urgent);
 	flags = (int)ms_fcntl(leg, F_GETFL, 0);
 	ms_fcntl(leg, F_SETFL, O_NONBLOCK);
 	if (n.fin_sent)

@@ -18,11 +18,14 @@
 #include "lib/sys.h"
 
 #include <errno.h>
+#include <linux/tcp.h>
 #include <sys/ioctl.h>
 
 #ifndef SIOCATMARK
 #define SIOCATMARK 0x8905
 #endif
+
+enum { URGENT_TRIES = 1000 };
 
 bool sock_at_mark(int fd)
 {
@@ -47,27 +50,49 @@ void sock_note_mark(struct sock *s, int leg)
 	s->urgent_at = at;
 }
 
-/* The program's leg, not inline: bytes ahead of the urgent one, and whether the program has had that. */
-void sock_urgent_look(int leg, struct sock_urgent *u)
+static uint64_t leg_received(int leg)
 {
-	char byte;
-	long n;
+	struct tcp_info info = { 0 };
+	socklen_t size = sizeof(info);
 
-	sock_inline(leg, 0);
-	u->ahead = 0;
-	ms_ioctl(leg, FIONREAD, &u->ahead);
-	n = ms_recv(leg, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT);
-	u->waits = n == 1 || n == -EAGAIN;
-	sock_inline(leg, 1);
+	ms_getsockopt(leg, IPPROTO_TCP, TCP_INFO, &info, &size);
+	return info.tcpi_bytes_received;
 }
 
-/* Behind the counts of what lies in the leg, inline. */
-void sock_urgent_keep(struct sock *s, const struct sock_urgent *u, uint32_t unread)
+/*
+ * Bytes ahead of the urgent one, and whether the program has had that.  There is
+ * a mark if less can be read up to it than in all; the two are comparable only
+ * if nothing came in between.
+ */
+void sock_urgent_look(int leg, struct sock_urgent *u)
 {
-	s->urgent = SOCK_URGENT_NONE;
-	if (!u->waits && (uint32_t)u->ahead >= unread)
-		return;
-	s->urgent = u->waits ? SOCK_URGENT_WAITS : SOCK_URGENT_READ;
+	uint64_t before;
+	bool still;
+
+	*u = (struct sock_urgent){ 0 };
+	for (int i = 0; i < URGENT_TRIES; i++) {
+		int all = 0;
+		char byte;
+		long n;
+
+		before = leg_received(leg);
+		sock_inline(leg, 0);
+		ms_ioctl(leg, FIONREAD, &u->ahead);
+		n = ms_recv(leg, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT);
+		sock_inline(leg, 1);
+		ms_ioctl(leg, FIONREAD, &all);
+		still = leg_received(leg) == before;
+		u->waits = n == 1 || n == -EAGAIN;
+		u->marked = u->waits || (still && u->ahead < all);
+		if (still)
+			return;
+	}
+}
+
+/* s->conn->s.taken is right again. */
+void sock_urgent_keep(struct sock *s, const struct sock_urgent *u)
+{
+	s->urgent = !u->marked ? SOCK_URGENT_NONE : u->waits ? SOCK_URGENT_WAITS : SOCK_URGENT_READ;
 	s->urgent_at = s->conn->s.taken + (uint32_t)u->ahead;
 }
 
