@@ -4,7 +4,7 @@
  * program, passes signals on, and ends as the program ended.  With --join the
  * program becomes a further member of a job that runs.
  *
- *   msrun [--sockets] [--job NAME] [--host HOST[,HOST...]]... program args...
+ *   msrun [--sockets] [--udp] [--job NAME] [--host HOST[,HOST...]]... program args...
  *   msrun [--sockets] --join NAME --rank N [--host HOST] program args...
  */
 #include <errno.h>
@@ -44,7 +44,7 @@ struct run {
 	const char *job;
 	const char *rank; /* of this program; NULL: 0 */
 	bool join;        /* the job runs already; no coordinator is ours */
-	bool sockets;     /* the program's own sockets are virtual */
+	bool sockets, udp; /* the program's own TCP sockets, its UDP sockets are virtual */
 	char **hosts; /* owned list of owned names */
 	size_t host_count;
 	char **argv;     /* borrowed */
@@ -109,6 +109,7 @@ static void read_options(struct run *r, int argc, char **argv)
 						 { "rank", required_argument, NULL, 'r' },
 						 { "host", required_argument, NULL, 'h' },
 						 { "sockets", no_argument, NULL, 's' },
+						 { "udp", no_argument, NULL, 'u' },
 						 { NULL, 0, NULL, 0 } };
 	int opt;
 
@@ -119,6 +120,8 @@ static void read_options(struct run *r, int argc, char **argv)
 			r->rank = optarg;
 		else if (opt == 's')
 			r->sockets = true;
+		else if (opt == 'u')
+			r->sockets = r->udp = true;
 		else if (opt == 'h')
 			add_hosts(r, optarg);
 		else
@@ -129,7 +132,7 @@ static void read_options(struct run *r, int argc, char **argv)
 	if (!r->join != !r->rank || (r->rank && (!*r->rank || r->rank[strspn(r->rank, "0123456789")] || atoi(r->rank) > RUN_RANK_MAX)))
 		fail("--join and --rank, a number up to %d, go together", RUN_RANK_MAX);
 	if (optind >= argc) {
-		fputs("usage: msrun [--sockets] [--job NAME | --join NAME --rank N] [--host HOST[,HOST...]]... PROGRAM [ARGUMENT...]\n",
+		fputs("usage: msrun [--sockets] [--udp] [--job NAME | --join NAME --rank N] [--host HOST[,HOST...]]... PROGRAM [ARGUMENT...]\n",
 		      stderr);
 		exit(RUN_FAILED);
 	}
@@ -391,7 +394,7 @@ static void exec_stub(struct run *r, const char *path, char **args)
 
 	for (size_t i = 0; i < sizeof(foreign) / sizeof(*foreign); i++)
 		unsetenv(foreign[i]);
-	setenv("MSOCK_JOIN", r->sockets ? "sockets" : "1", 1);
+	setenv("MSOCK_JOIN", r->udp ? "sockets,udp" : r->sockets ? "sockets" : "1", 1);
 	sigprocmask(SIG_SETMASK, &r->before, NULL);
 	execv(path, args);
 	log_say(LOG_ERROR, "cannot run %s: %s", path, strerror(errno));

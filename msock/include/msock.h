@@ -98,7 +98,7 @@ int msock_close(int sd);
 
 /*
  * Datagrams, unreliable as UDP is: one that is under way while a member moves
- * may be lost, what had arrived at a mover is not.  At most 64 pieces and 65 kB.
+ * may be lost, what had arrived at a mover is not.
  * msock_want, msock_wait and msock_close are for these sockets as well.
  *
  * msock_udp_bind: to the port, or any with 0, of the process's own address or

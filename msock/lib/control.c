@@ -258,6 +258,12 @@ static void control_on_stats(void)
 	control_send(&c, buf);
 }
 
+static void control_on_ended(uint32_t member)
+{
+	conn_member_ended(member);
+	udp_way_member_ended(member);
+}
+
 static void control_on_outcome(struct ms_codec *c)
 {
 	uint64_t m = ms_get_u64(c);
@@ -281,7 +287,7 @@ static void control_handle(uint8_t *packet, size_t n, int with)
 	switch (type) {
 	case MS_D_PLACE: control_on_place(&c); break;
 	case MS_D_RELAY: control_on_relay(&c); break;
-	case MS_D_ENDED: conn_member_ended(ms_get_u32(&c)); break;
+	case MS_D_ENDED: control_on_ended(ms_get_u32(&c)); break;
 	case MS_D_STATS: control_on_stats(); break;
 	case MS_D_MOVE:
 		move_begin(&c, with);

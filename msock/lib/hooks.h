@@ -106,6 +106,34 @@ size_t msock__sock_carried(int fd);
 /* Sockets that the program has written to and no kernel has sent: they would be lost if it ended now. */
 int msock__sock_unsent(void);
 
+/*
+ * The program's own UDP sockets (udp.h), by the same rules.  What has no name
+ * in it is the kernel's call.  msock__udp_send takes the datagram or gives
+ * -EAGAIN when the kernel has no room; msock__udp_received gives the sender's
+ * virtual name in place of the real one, or false: a stranger's, who is not to
+ * be shown to the program.
+ */
+bool msock__udp_any(void); /* are there any? */
+void msock__udp_new(int fd, int domain);
+void msock__udp_duplicated(int fd);
+bool msock__udp_is(int fd);
+int msock__udp_bind(int fd, const struct sockaddr *addr, socklen_t size);
+int msock__udp_connect(int fd, const struct sockaddr *addr, socklen_t size);
+int msock__udp_name(int fd, bool peer, struct sockaddr *addr, socklen_t *size);
+long msock__udp_send(int fd, const struct msghdr *msg, int flags);
+bool msock__udp_received(int fd, struct msghdr *msg);
+void msock__udp_option(int fd, int level, int name);
+void msock__udp_shut(int fd, int how);
+
+/* What comes of a connect is known; each change adds one to the word, and wakes who sleeps on it (futex). */
+bool msock__udp_settled(int fd);
+const uint32_t *msock__udp_changes(void);
+
+/* The socket's inode, 0: none of ours; how many datagrams of it (0: of all) wait for their way; its number will be closed. */
+unsigned long msock__udp_inode(int fd);
+unsigned msock__udp_unsent(unsigned long ino);
+void msock__udp_closing(int fd);
+
 #pragma GCC visibility pop
 #ifdef __cplusplus
 }

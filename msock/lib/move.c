@@ -12,6 +12,8 @@
 #include "lib/sock.h"
 #include "lib/sys.h"
 #include "lib/udp.h"
+#include "lib/udp_move.h"
+#include "lib/udp_pen.h"
 
 #include <errno.h>
 
@@ -182,7 +184,7 @@ static int move_drain(void)
 			move_swap();
 		move_ask_streams(false);
 		ready = move_look(ms_clock_ns(CLOCK_MONOTONIC), drain_end, end);
-		if (ready)
+		if (ready < 0 || (ready && udp_move_quiet()))
 			return ready;
 		ms_lock_give(&core.lock);
 		engine_await(MOVE_LOOK_MS);
@@ -212,8 +214,8 @@ static void move_collect_fds(void)
 	src->own_count += (size_t)inbound_fds(own_fds + src->own_count, MOVE_FDS - (int)src->own_count);
 	for (struct listener *l = listener_first(); l; l = l->next)
 		move_add_fd(l->v.sd);
-	for (struct udp *u = udp_first(); u; u = u->next)
-		move_add_fd(u->v.sd);
+	src->own_count += (size_t)udp_pen_own_fds(own_fds + src->own_count, MOVE_FDS - (int)src->own_count);
+	src->own_count += (size_t)udp_move_own_fds(own_fds + src->own_count, MOVE_FDS - (int)src->own_count);
 	for (struct conn *c = conn_first(); c; c = c->next) {
 		move_add_fd(c->fd);
 		move_add_fd(c->old_fd);
@@ -228,11 +230,11 @@ static bool move_owns(int fd)
 {
 	bool owns;
 
-	if (!sock_first())
+	if (!sock_first() && !udp_first())
 		return false;
 	if (!move_holds_lock)
 		ms_lock_take(&core.lock);
-	owns = sock_find(fd) != NULL;
+	owns = sock_find(fd) || udp_find(fd);
 	if (!move_holds_lock)
 		ms_lock_give(&core.lock);
 	return owns;
@@ -378,6 +380,20 @@ static int move_give_to_mirror(void)
 	return 0;
 }
 
+/* A UDP socket that has to do with the host's addresses. */
+static int move_check_udp(void)
+{
+	const char *why;
+	int number = -1;
+
+	ms_lock_take(&core.lock);
+	why = udp_stays(&number);
+	if (why)
+		log_format(move.why, sizeof(move.why), "descriptor %d: a UDP socket that is %s", number, why);
+	ms_lock_give(&core.lock);
+	return why ? -1 : 0;
+}
+
 /* Sockets come and go while it looks: one that is not in the list yet is no reason to refuse. */
 static int move_check(void)
 {
@@ -418,7 +434,7 @@ static int move_try(void)
 {
 	int ready;
 
-	if (move_check())
+	if (move_check_udp() || move_check())
 		return -1;
 	move.source.checked = true;
 	if (move.check)
@@ -458,6 +474,7 @@ static void move_back(void)
 		}
 	}
 	sock_settle();
+	udp_move_back();
 	control_replay();
 	engine_poke();
 	agent_ensure(); /* kicks that came meanwhile were not heeded */

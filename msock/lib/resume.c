@@ -12,7 +12,7 @@
 #include "lib/mirror.h"
 #include "lib/sock.h"
 #include "lib/sys.h"
-#include "lib/udp.h"
+#include "lib/udp_move.h"
 
 #include <arpa/inet.h>
 
@@ -69,8 +69,8 @@ static void resume_descriptors(void)
 	}
 	for (struct conn *c = conn_first(); c; c = c->next)
 		resume_hold_number(c);
-	sock_resume();
 	udp_resume();
+	sock_resume();
 	control_watch();
 	resume_data_port(data_listener_fd());
 	data_listener_adopt(data_listener_fd());
@@ -147,9 +147,9 @@ void move_resume(const void *message, size_t bytes)
 	resume_streams(mirror);
 	move.stall_ns = image_frozen_ns();
 	core.frozen_ns += image_frozen_ns();
-	resume_say();
 	control_replay(); /* not earlier: until then streams believe that they own their legs */
-	udp_tell();
+	udp_moved();
+	resume_say();
 	mirror_attach_all();
 	resume_timer.fire = resume_offer;
 	engine_timer_set(&resume_timer, 0);

@@ -138,7 +138,7 @@ void msock__sock_watched(int fd)
 
 static bool sock_is_watched(const struct sock *s)
 {
-	return s->watched;
+	return s && s->watched;
 }
 
 /*

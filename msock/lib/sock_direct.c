@@ -404,7 +404,7 @@ static void sock_to_pair(struct sock *s)
 
 static bool sock_wants_swap(const struct sock *s)
 {
-	return s->want_swap;
+	return s && s->want_swap;
 }
 
 /* All threads are parked, the lock is held. */

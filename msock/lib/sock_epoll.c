@@ -6,6 +6,7 @@
 #include "lib/mem.h"
 #include "lib/sock.h"
 #include "lib/sys.h"
+#include "lib/udp.h"
 
 #include <errno.h>
 
@@ -76,7 +77,7 @@ static int epoll_note_line(int ep, const char *line, const struct epoll_search *
 		return 0;
 	fd = (int)text_number(&tfd, 10);
 	s = sock_find(fd);
-	if (!s || !search->wanted(s))
+	if ((!s && !udp_find(fd)) || !search->wanted(s))
 		return 0;
 	e = mem_alloc(sizeof(*e));
 	if (!e)

@@ -20,7 +20,7 @@ void sock_epoll_made(int fd);
 void sock_epoll_duplicated(int fd);
 void sock_epolls_find(void);
 
-/* Note the registrations of the sockets of which wanted() says so. 0 or -errno. */
+/* Note the registrations of the sockets of which wanted() says so; it is given NULL for a UDP socket. 0 or -errno. */
 int sock_epolls_note(bool (*wanted)(const struct sock *s));
 
 /* Take out of the sets what was noted: the numbers still have the files that were registered. */

@@ -16,6 +16,7 @@
 #include "lib/mem.h"
 #include "lib/sock_epoll.h"
 #include "lib/sys.h"
+#include "lib/udp.h"
 
 #include <errno.h>
 #include <sys/stat.h>
@@ -178,7 +179,7 @@ static int sock_empty_some(struct sock **at)
 
 static bool sock_is_any(const struct sock *s)
 {
-	return s;
+	return true;
 }
 
 int sock_freeze(void)
@@ -186,7 +187,7 @@ int sock_freeze(void)
 	struct sock_count count = { 0 };
 	int err = 0;
 
-	if (!sock_first())
+	if (!sock_first() && !udp_first())
 		return 0;
 	for (struct sock *s = sock_first(); s; s = s->next)
 		sock_forget_numbers(s);

@@ -1,8 +1,15 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * udp.h - virtual UDP sockets: a kernel socket each, whose datagrams carry the virtual addresses in front.
+ * udp.h - virtual UDP sockets: the program's own, and those of msock.h.
  *
- * Where a virtual address and port is reached its owner says: udp_way.c.
+ * Under the number is a kernel UDP socket, bound to the host's address and
+ * any port; what it sends and receives are the program's datagrams and
+ * nothing else.  So read, poll, ioctl and the rest are the kernel's own calls.
+ * Virtual are the names: whoever gives or takes an address has it translated
+ * (udp_names.h, udp_way.h).  A move puts a new kernel socket under the number
+ * (udp_move.h).
+ *
+ * A socket is found by the inode of the file under a number, as sock.h has it.
  * Lock held in all of these.
  */
 #ifndef MSOCK_LIB_UDP_H
@@ -15,76 +22,109 @@
 #include <sys/uio.h>
 
 #include "lib/vsock.h"
-#include "proto/wire.h"
 
-enum {
-	UDP_KEPT_MAX = 1 << 20, /* bytes of one socket that a freeze keeps; a kernel holds no more by default */
-	UDP_DATAGRAM = 65536,
+enum udp_kind {
+	UDP_IDLE,    /* has no virtual name */
+	UDP_VIRTUAL, /* has one, and its kernel socket a place at the host's address */
+	UDP_PLAIN,   /* the kernel's alone, named by an address of the host: it stays where it is */
 };
 
-struct place;
-
-/* A datagram that was in the kernel's queue when the member was frozen. */
-struct udp_kept {
-	struct udp_kept *next;
-	struct sockaddr_in from; /* virtual */
-	size_t size;
-	uint8_t bytes[];
+/* What the kernel socket is connected to; a connected one has its program's datagrams sent there. */
+enum udp_aim {
+	UDP_AT_NOBODY,
+	UDP_AT_PEER, /* the place of the one that the program has connected it to */
+	UDP_AT_PEN,  /* the library's: datagrams wait there until they may go (udp_pen.h) */
+	UDP_AT_WALL, /* where nobody is bound: the kernel says ECONNREFUSED */
 };
 
-/* Who sent to a socket lately: is told when the member has moved. */
-struct udp_sender {
-	struct udp_sender *next;
-	uint32_t member;
-	uint64_t seen_ns;
-};
+struct udp_kept;
+struct udp_number;
+struct udp_option;
 
 struct udp {
-	struct vsock v;      /* its number is the kernel socket's */
-	uint16_t port;       /* virtual; 0: not bound */
-	uint16_t real_port;
-	struct sockaddr_in peer; /* of a connected one; sin_port 0: not connected */
-	int error;           /* for the next call on a connected one */
+	struct vsock v;      /* of msock.h; sd -1: the program's own */
+	uint64_t ino;
+	int domain;
+	int number;          /* one that it had; checked before it is used */
+	bool duplicated;     /* there may be several */
+	enum udp_kind kind;
+	const char *stays;   /* why it cannot move; NULL: it can */
+	bool wildcard;       /* bound to no address in particular */
+	bool given;          /* the port came with a send or connect: a disconnect takes it away */
+	uint16_t port;       /* virtual */
+	uint16_t real_port;  /* 0: the kernel socket is not bound by us */
+	uint64_t serial;     /* of its place: larger than that of any place a socket of this member had before */
+	bool connected;
+	struct sockaddr_in peer;
+	enum udp_aim aim;
+	uint32_t aim_ip;
+	uint16_t aim_port;
+	uint16_t pen_port;   /* the pen that it uses; 0: none yet */
+	uint8_t shut;        /* 1: reading, 2: writing */
+
+	struct udp_number *numbers; /* owned; these four while frozen */
+	int flags;
+	struct udp_option *options; /* owned */
 	struct udp_kept *first, *last; /* owned */
-	size_t kept;         /* bytes of them */
-	struct udp_sender *senders; /* owned */
-	struct udp *next;
+	struct udp *next, *prev, *hash_next;
 };
 
-/*
- * In front of each datagram: u32 MS_UDP_MAGIC, u8 version, u8 0, u32 from member, u32 from ip, u16 from port,
- * u32 to ip, u16 to port, cookie of the receiver's member.
- */
-enum { UDP_HEAD = 4 + 1 + 1 + 4 + 4 + 2 + 4 + 2 + MS_TOKEN };
+struct udp *udp_first(void);
+struct udp *udp_find(int fd);
+struct udp *udp_find_inode(uint64_t ino);
 
-/* All return 0 or more, or -errno. */
-struct udp *udp_open(int *error);
-int udp_bind(struct udp *u, const struct sockaddr_in *at);
-int udp_connect(struct udp *u, const struct sockaddr_in *to);
-long udp_send(struct udp *u, const struct iovec *iov, int count, const struct sockaddr_in *to);
-long udp_receive(struct udp *u, const struct iovec *iov, int count, struct sockaddr_in *from);
-void udp_close(struct udp *u);
+/* The kernel socket fd is a virtual one from now on. NULL: no memory. */
+struct udp *udp_create(int fd, int domain);
+void udp_destroy(struct udp *u);
+void udp_rename(struct udp *u, uint64_t ino);
 
-/* NULL: there is none, or it is no UDP socket. */
+/* A number that it has now, or -1: the program has closed it. */
+int udp_number(struct udp *u);
+
+bool udp_has_other_number(const struct udp *u, int fd);
+
+/* A descriptor of the socket whatever the program does to its numbers meanwhile; the caller closes it. -1: it is closed. */
+int udp_borrow(struct udp *u);
+
+/* A virtual port's socket, perhaps one that is closed. */
+struct udp *udp_pick(uint16_t port, uint32_t from_ip, uint16_t from_port);
+/* A virtual port's socket, for one that talks to it from there (0 0: any). What turns out to be closed is put away. */
+struct udp *udp_of_port(uint16_t port, uint32_t from_ip, uint16_t from_port);
+
+/* Bind; at is virtual or 0.0.0.0. 0 or -errno. */
+int udp_bind(struct udp *u, int fd, const struct sockaddr_in *at);
+/* A send or connect needs a name. */
+int udp_bind_any(struct udp *u, int fd);
+
+/* Connect to a virtual address, whatever is there. 0 or -errno. */
+int udp_connect(struct udp *u, int fd, const struct sockaddr_in *to);
+/* A name that came with the connect goes with it. */
+int udp_disconnect(struct udp *u, int fd);
+
+/* What was received has a virtual name; false: it came from a stranger. */
+bool udp_translate(struct udp *u, struct msghdr *msg);
+
+/* Bind the kernel socket at the host's address; port 0: any. Tells the port. 0 or -errno. */
+int udp_bind_kernel(int fd, int domain, uint16_t port, uint16_t *real_port);
+
+/* It is at its place: gives it a number in the order of all. */
+void udp_placed(struct udp *u);
+
+/* A destination as the kernel wants it for sockets of the domain; returns its size. */
+socklen_t udp_address(int domain, uint32_t ip, uint16_t port, struct sockaddr_in6 *space);
+/* An IPv4 address out of what may be a mapped one; false: it is none. An IPv6 wildcard counts as 0.0.0.0. */
+bool udp_from_address(const void *addr, socklen_t size, struct sockaddr_in *out);
+
+/* May a move begin? NULL, or why not, and for which number. */
+const char *udp_stays(int *number);
+
 static inline struct udp *udp_of(struct vsock *v)
 {
 	return v && v->kind == VSOCK_UDP ? (struct udp *)((char *)v - offsetof(struct udp, v)) : NULL;
 }
 
-struct udp *udp_first(void);
-struct udp *udp_of_port(uint16_t port);
-/* Register what the application wants to know. */
+/* udp_api.c: register what the application wants to know */
 void udp_sync(struct udp *u);
-/* An encoded datagram to a real address. */
-long udp_put(struct udp *u, uint32_t ip, uint16_t port, const uint8_t *head, const struct iovec *iov, int count);
-/* Nobody is bound to what the socket is connected to. */
-void udp_refused(uint32_t ip, uint16_t port);
-
-/* At a freeze: what is queued comes into memory; good for a thaw as well. 0 or -errno. */
-int udp_freeze(void);
-/* At the target: kernel sockets under the old numbers. */
-void udp_resume(void);
-/* After that: tell those that sent lately. */
-void udp_tell(void);
+void udp_close(struct udp *u);
 
 #endif

@@ -136,7 +136,7 @@ static __attribute__((constructor)) void preload_start(void)
 
 	preload_init();
 	join = preload_take_join();
-	if (join && preload.active && msock_init() == 0 && strcmp(join, "sockets") == 0)
-		sockets_start();
+	if (join && preload.active && msock_init() == 0 && strncmp(join, "sockets", 7) == 0)
+		sockets_start(strcmp(join, "sockets,udp") == 0);
 	errno = saved;
 }

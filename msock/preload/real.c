@@ -52,6 +52,9 @@ static const char *const real_names[REAL_COUNT] = {
 	REAL_NAME(recvmsg),
 	REAL_NAME(write),
 	REAL_NAME(writev),
+	REAL_NAME(sendmmsg),
+	REAL_NAME(recvmmsg),
+	REAL_NAME(shutdown),
 };
 
 void *real_table[REAL_COUNT];

@@ -74,6 +74,9 @@ enum real_name {
 	REAL_recvmsg,
 	REAL_write,
 	REAL_writev,
+	REAL_sendmmsg,
+	REAL_recvmmsg,
+	REAL_shutdown,
 	REAL_COUNT,
 };
 

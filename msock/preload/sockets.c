@@ -30,18 +30,20 @@
 #include "preload/real.h"
 #include "preload/sockets.h"
 #include "preload/transfers.h"
+#include "preload/udp.h"
 #include "preload/window.h"
 
-static bool sockets;
+static bool sockets, datagrams; /* the program's TCP sockets, its UDP sockets are virtual */
 
 int __connect(int fd, const struct sockaddr *addr, socklen_t size);
 void preload_exit(int status) __asm__("_exit") __attribute__((noreturn));
 
-void sockets_start(void)
+void sockets_start(bool udp)
 {
 	struct in_addr self;
 
 	sockets = msock__sockets(true);
+	datagrams = sockets && udp;
 	if (sockets && !msock_self(&self))
 		setenv("MSOCK_ADDRESS", inet_ntoa(self), 1);
 }
@@ -52,6 +54,11 @@ static bool sockets_here(void)
 	return sockets && preload_own_memory();
 }
 
+bool sockets_on(void)
+{
+	return sockets_here();
+}
+
 PRELOAD_API int socket(int domain, int type, int protocol)
 {
 	int fd = REAL(socket)(domain, type, protocol);
@@ -60,6 +67,9 @@ PRELOAD_API int socket(int domain, int type, int protocol)
 	if (fd >= 0 && kind == SOCK_STREAM && (domain == AF_INET || domain == AF_INET6) &&
 	    (protocol == 0 || protocol == IPPROTO_TCP) && sockets_here())
 		msock__sock_new(fd, domain, protocol);
+	if (fd >= 0 && kind == SOCK_DGRAM && (domain == AF_INET || domain == AF_INET6) &&
+	    (protocol == 0 || protocol == IPPROTO_UDP) && datagrams && sockets_here())
+		msock__udp_new(fd, domain);
 	return fd;
 }
 
@@ -85,6 +95,8 @@ PRELOAD_API int bind(int fd, const struct sockaddr *addr, socklen_t size)
 {
 	int result = sockets_here() ? msock__sock_bind(fd, addr, size) : MSOCK__NOT_OURS;
 
+	if (result == MSOCK__NOT_OURS && sockets_here())
+		result = msock__udp_bind(fd, addr, size);
 	return result == MSOCK__NOT_OURS ? REAL(bind)(fd, addr, size) : (int)window_result(result);
 }
 
@@ -149,6 +161,11 @@ PRELOAD_API int connect(int fd, const struct sockaddr *addr, socklen_t size)
 {
 	int result = sockets_here() ? msock__sock_connect(fd, addr, size) : MSOCK__NOT_OURS;
 
+	if (result == MSOCK__NOT_OURS && sockets_here()) {
+		result = udp_connect(fd, addr, size);
+		if (result != MSOCK__NOT_OURS)
+			return result;
+	}
 	if (result == MSOCK__NOT_OURS)
 		return REAL(connect)(fd, addr, size);
 	if (result == -EINPROGRESS && socket_blocks(fd))
@@ -201,6 +218,8 @@ PRELOAD_API int getsockname(int fd, struct sockaddr *addr, socklen_t *size)
 {
 	int result = sockets ? msock__sock_name(fd, false, addr, size) : MSOCK__NOT_OURS;
 
+	if (result == MSOCK__NOT_OURS && sockets)
+		result = msock__udp_name(fd, false, addr, size);
 	return result == MSOCK__NOT_OURS ? REAL(getsockname)(fd, addr, size) : (int)window_result(result);
 }
 
@@ -208,6 +227,8 @@ PRELOAD_API int getpeername(int fd, struct sockaddr *addr, socklen_t *size)
 {
 	int result = sockets ? msock__sock_name(fd, true, addr, size) : MSOCK__NOT_OURS;
 
+	if (result == MSOCK__NOT_OURS && sockets)
+		result = msock__udp_name(fd, true, addr, size);
 	return result == MSOCK__NOT_OURS ? REAL(getpeername)(fd, addr, size) : (int)window_result(result);
 }
 
@@ -217,7 +238,8 @@ PRELOAD_API int setsockopt(int fd, int level, int name, const void *value, sockl
 
 	if (sockets)
 		transfers_note_option(level, name);
-
+	if (result == MSOCK__NOT_OURS && sockets_here())
+		msock__udp_option(fd, level, name);
 	return result == MSOCK__NOT_OURS ? REAL(setsockopt)(fd, level, name, value, size) : (int)window_result(result);
 }
 
@@ -230,15 +252,16 @@ PRELOAD_API int getsockopt(int fd, int level, int name, void *value, socklen_t *
 
 PRELOAD_API int dup(int fd)
 {
-	if (sockets_here())
-		msock__sock_duplicated(fd);
+	sockets_duplicate(fd);
 	return REAL(dup)(fd);
 }
 
 void sockets_closing(int fd)
 {
-	if (sockets_here())
-		msock__sock_closing(fd);
+	if (!sockets_here())
+		return;
+	msock__sock_closing(fd);
+	udp_closing(fd);
 }
 
 /* The C library closes by itself: all that it will write must be counted. */
@@ -257,9 +280,9 @@ void sockets_replace(int from, int to)
 {
 	if (!sockets_here() || REAL(fcntl64)(from, F_GETFD) < 0)
 		return;
-	msock__sock_duplicated(from);
+	sockets_duplicate(from);
 	if (from != to)
-		msock__sock_closing(to);
+		sockets_closing(to);
 }
 
 void sockets_closing_range(unsigned first, unsigned last, int flags)
@@ -270,8 +293,10 @@ void sockets_closing_range(unsigned first, unsigned last, int flags)
 
 void sockets_duplicate(int fd)
 {
-	if (sockets_here())
-		msock__sock_duplicated(fd);
+	if (!sockets_here())
+		return;
+	msock__sock_duplicated(fd);
+	msock__udp_duplicated(fd);
 }
 
 /* A socket that will listen or connect gets another file under its number. */
@@ -327,6 +352,7 @@ static void sockets_finish(void)
 
 	while (sockets_here() && msock__sock_unsent() > 0)
 		nanosleep(&pause, NULL);
+	udp_finish();
 }
 
 static __attribute__((destructor)) void sockets_end(void)

@@ -5,8 +5,13 @@
 #ifndef PRELOAD_SOCKETS_H
 #define PRELOAD_SOCKETS_H
 
+#include <stdbool.h>
+
+/* Sockets are virtual in this process, which runs on its own memory. */
+bool sockets_on(void);
+
 /* The process is a member: what it opens from now on may be virtual. */
-void sockets_start(void);
+void sockets_start(bool udp);
 
 /* A number is about to be closed or replaced. */
 void sockets_closing(int fd);

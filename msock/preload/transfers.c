@@ -29,6 +29,7 @@
 #include "lib/hooks.h"
 #include "preload/preload.h"
 #include "preload/real.h"
+#include "preload/udp.h"
 #include "preload/window.h"
 
 ssize_t __read_chk(int fd, void *bytes, size_t n, size_t room);
@@ -271,6 +272,8 @@ PRELOAD_API ssize_t recvfrom(int fd, void *bytes, size_t n, int flags, struct so
 	struct msghdr msg = {.msg_iov = &part, .msg_iovlen = 1};
 	ssize_t result;
 
+	if (addr && size && udp_is_ours(fd))
+		return udp_receive_from(fd, bytes, n, flags, addr, size);
 	if (!(flags & MSG_WAITALL || transfer_timed()) || !msock__sock_is_stream(fd))
 		return REAL(recvfrom)(fd, bytes, n, flags, addr, size);
 	result = receive_slowly(fd, &msg, flags);
@@ -283,6 +286,8 @@ PRELOAD_API ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 {
 	if ((flags & MSG_WAITALL || transfer_timed()) && msg && msg->msg_iovlen <= IOV_MAX && msock__sock_is_stream(fd))
 		return receive_slowly(fd, msg, flags);
+	if (msg && (msg->msg_name || msg->msg_control) && udp_is_ours(fd))
+		return udp_receive(fd, msg, flags);
 	return REAL(recvmsg)(fd, msg, flags);
 }
 
@@ -394,10 +399,15 @@ __asm__(".pushsection .text\n"
 
 PRELOAD_API ssize_t sendto(int fd, const void *bytes, size_t n, int flags, const struct sockaddr *addr, socklen_t size)
 {
+	struct iovec part = {(void *)bytes, n};
+	const struct msghdr msg = {.msg_name = (void *)addr, .msg_namelen = size, .msg_iov = &part, .msg_iovlen = 1};
+	ssize_t sent;
+
 	/* TCP does not heed the address, a unix socket would */
 	if (!addr || msock__sock_is_stream(fd))
 		return send(fd, bytes, n, flags);
-	return REAL(sendto)(fd, bytes, n, flags, addr, size);
+	sent = udp_send(fd, &msg, flags);
+	return sent == MSOCK__NOT_OURS ? REAL(sendto)(fd, bytes, n, flags, addr, size) : sent;
 }
 
 PRELOAD_API ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
@@ -406,8 +416,12 @@ PRELOAD_API ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 	struct msghdr plain;
 	ssize_t went;
 
-	if (!msg || msg->msg_iovlen > IOV_MAX || (msg->msg_name && !msock__sock_is_stream(fd)))
+	if (!msg || msg->msg_iovlen > IOV_MAX)
 		return REAL(sendmsg)(fd, msg, flags);
+	if (msg->msg_name && !msock__sock_is_stream(fd)) {
+		went = udp_send(fd, msg, flags);
+		return went == MSOCK__NOT_OURS ? REAL(sendmsg)(fd, msg, flags) : went;
+	}
 	plain = *msg;
 	plain.msg_name = NULL; /* as in sendto */
 	plain.msg_namelen = 0;

@@ -113,11 +113,17 @@ enum ms_relink_type {
 	MS_RL_GONE,
 	MS_RL_CLOSED,  /* u64 cut, u64 taken, u8 app_fin */
 
-	/* Of datagrams; after version and type only: */
-	MS_RL_UDP_WHERE = 32, /* u16 virtual port: where is your socket? */
-	MS_RL_UDP_AT,         /* ip virtual, u16 virtual port, ip real, u16 real port (0: nobody is bound to it), u64 m */
+	/* Of UDP sockets (lib/udp_say.c); after version and type only. A place: ip virtual, u16 port, ip real, u16 real
+	   port, u64 serial (of all places that sockets of the member ever had, larger is later). */
+	MS_RL_UDP_WHERE = 32, /* u16 port asked, u8 connected to it, u64 serial of its place at which it is heard (0: none), own place */
+	MS_RL_UDP_AT,         /* u16 port of who asked, u64 serial of his place that is noted, u8 flags (1: answer NOTED, 2: connected
+				 to him, and deaf until then), own place (real port 0: nobody is bound;
+				 then of an earlier place of his own, or of the one with this serial if none is noted) */
+	MS_RL_UDP_NOTED,      /* u16 port of who is told, u64 serial of his place that is noted, ip virtual, u16 port, u64 serial of who tells */
+	MS_RL_UDP_HOLD,       /* u64 m: I am about to move, send me nothing */
+	MS_RL_UDP_HELD,       /* u64 m: so be it */
+	MS_RL_UDP_GO,         /* u64 serial: it is over, places before this one are not any more; 0: it came to nothing */
 };
-#define MS_UDP_MAGIC 0x55534d4du /* a datagram of lib/udp.h */
 
 /* Leg frames: u32 MS_LEG_MAGIC, u8 version, u8 type, u16 bytes that follow, then */
 #define MS_LEG_MAGIC 0x4c534d4du
