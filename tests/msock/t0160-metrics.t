@@ -113,7 +113,7 @@ def off():
     job = launched("")
     tap.equal(os.path.exists(os.path.join(job.dir, "metrics.sock")), False, "nothing is offered unless asked for")
     listens = [at for pid in launch.named("msrank-coord") for at in launch.listening(pid)]
-    tap.equal(len(listens), 1, "the coordinator has its one port")
+    tap.equal(len(listens), 2, "the coordinator has its two ports, for daemons and for the coordinators of other jobs")
     tap.equal(job.end(), 0, "the job ends")
     job.close()
 
