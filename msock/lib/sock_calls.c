@@ -2,39 +2,19 @@
 /* What the preload's wrappers ask about the program's TCP sockets (hooks.h). Never waits. */
 #include "lib/hooks.h"
 
+#include "lib/calls.h"
 #include "lib/conn.h"
-#include "lib/core.h"
 #include "lib/listener.h"
 #include "lib/log.h"
 #include "lib/sock.h"
 #include "lib/sock_epoll.h"
-#include "lib/subnet.h"
-#include "lib/sys.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <sys/ioctl.h>
 
 enum { SOCK_BACKLOG_MAX = 4096, SOCK_TOKENS = 64 };
 
 static bool sockets_on;
-
-/* An application's handler may call the library too: none runs while the lock is held. */
-static uint64_t calls_enter(void)
-{
-	uint64_t all = ~0ull, mask;
-
-	ms_sigprocmask(SIG_SETMASK, &all, &mask);
-	core_enter();
-	return mask;
-}
-
-static int calls_leave(uint64_t mask, int result)
-{
-	core_leave();
-	ms_sigprocmask(SIG_SETMASK, &mask, NULL);
-	return result;
-}
 
 /* An IPv4 address, also one that came as IPv6. */
 static bool calls_address(const struct sockaddr *addr, socklen_t size, struct sockaddr_in *out)
@@ -55,11 +35,6 @@ static bool calls_address(const struct sockaddr *addr, socklen_t size, struct so
 	else if (!IN6_IS_ADDR_UNSPECIFIED(&six->sin6_addr))
 		return false;
 	return true;
-}
-
-static bool calls_is_virtual(const struct sockaddr_in *at)
-{
-	return subnet_is_virtual(ntohl(at->sin_addr.s_addr));
 }
 
 bool msock__sockets(bool on)
@@ -191,7 +166,7 @@ int msock__sock_bind(int fd, const struct sockaddr *addr, socklen_t size)
 		result = sock_bind(s, &at);
 	else if (s && s->kind == SOCK_IS_IDLE)
 		sock_destroy(s); /* an address of this host: the kernel's, and it cannot move */
-	return calls_leave(mask, result);
+	return (int)calls_leave(mask, result);
 }
 
 static int sock_listen(struct sock *s, int fd, unsigned backlog)
@@ -237,7 +212,7 @@ int msock__sock_listen(int fd, int backlog)
 	s = sock_find(fd);
 	if (s)
 		result = sock_listen(s, fd, backlog < 0 || backlog >= SOCK_BACKLOG_MAX ? SOCK_BACKLOG_MAX : (unsigned)backlog + 1);
-	return calls_leave(mask, result);
+	return (int)calls_leave(mask, result);
 }
 
 /* To a member: the number gets a pair that is not writable until the stream is there. */
@@ -331,7 +306,7 @@ int msock__sock_connect(int fd, const struct sockaddr *addr, socklen_t size)
 		result = sock_leave(s, fd);
 	else
 		result = -ENETUNREACH;
-	return calls_leave(mask, result);
+	return (int)calls_leave(mask, result);
 }
 
 int msock__sock_connected(int fd)
@@ -342,7 +317,7 @@ int msock__sock_connected(int fd)
 
 	if (s && state != -EINPROGRESS)
 		s->error = 0; /* it is told now */
-	return calls_leave(mask, state);
+	return (int)calls_leave(mask, state);
 }
 
 static void calls_name(const struct sock *s, const struct sockaddr_in *name, void *addr, socklen_t *size)
@@ -441,7 +416,7 @@ int msock__sock_accept(int fd, int flags, struct sockaddr *addr, socklen_t *size
 		result = -EOPNOTSUPP; /* a forked child is no member */
 	else if (s)
 		result = sock_accept(s, fd, flags, addr, size);
-	return calls_leave(mask, result);
+	return (int)calls_leave(mask, result);
 }
 
 static int sock_name(const struct sock *s, bool peer, struct sockaddr *addr, socklen_t *size)
@@ -473,7 +448,7 @@ int msock__sock_name(int fd, bool peer, struct sockaddr *addr, socklen_t *size)
 	s = sock_find(fd);
 	if (s && (s->kind != SOCK_IS_IDLE || s->bound))
 		result = sock_name(s, peer, addr, size);
-	return calls_leave(mask, result);
+	return (int)calls_leave(mask, result);
 }
 
 int msock__sock_setopt(int fd, int level, int name, const void *value, socklen_t size)
@@ -488,7 +463,7 @@ int msock__sock_setopt(int fd, int level, int name, const void *value, socklen_t
 	s = sock_find(fd);
 	if (s)
 		result = sock_option_set(s, fd, level, name, value, size);
-	return calls_leave(mask, result);
+	return (int)calls_leave(mask, result);
 }
 
 int msock__sock_getopt(int fd, int level, int name, void *value, socklen_t *size)
@@ -503,7 +478,7 @@ int msock__sock_getopt(int fd, int level, int name, void *value, socklen_t *size
 	s = sock_find(fd);
 	if (s && s->kind != SOCK_IS_IDLE)
 		result = sock_option_get(s, fd, level, name, value, size);
-	return calls_leave(mask, result);
+	return (int)calls_leave(mask, result);
 }
 
 void msock__sock_closing(int fd)
@@ -620,5 +595,5 @@ int msock__sock_unsent(void)
 	mask = calls_enter();
 	for (struct sock *s = sock_first(); s; s = s->next)
 		unsent += sock_unsent(s);
-	return calls_leave(mask, unsent);
+	return (int)calls_leave(mask, unsent);
 }

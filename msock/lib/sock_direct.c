@@ -326,20 +326,31 @@ static void sock_to_direct(struct sock *s)
 	sock_became_direct(s, number, &n);
 }
 
-/* No number has it any more, and nobody has told: what the peer asks about it is answered so. */
-void sock_direct_lost(struct sock *s)
+static void sock_ends_direct(struct sock *s)
 {
-	struct conn *c = s->conn;
-
 	sock_forget_swap(s);
 	s->direct = false;
 	directs--;
+}
+
+/* The kernel closes the leg; what the peer asks about the stream is answered by what is known of it now. */
+static void sock_bury(struct sock *s)
+{
+	struct conn *c = s->conn;
+
+	sock_ends_direct(s);
 	s->conn = NULL;
 	c->sock = NULL;
 	c->fd = -1;
-	c->s.error = ECONNRESET;
 	conn_ops_bury(c);
 	conn_destroy(c);
+}
+
+/* No number has it any more, and nobody has told, or the peer is reset. */
+void sock_direct_lost(struct sock *s)
+{
+	s->conn->s.error = ECONNRESET;
+	sock_bury(s);
 }
 
 /* A descriptor of the library for the program's file, or -errno. */
@@ -384,8 +395,7 @@ static void sock_to_pair(struct sock *s)
 		sock_failed_swap(s);
 		return;
 	}
-	s->direct = false;
-	directs--;
+	sock_ends_direct(s);
 	c->fd = leg;
 	sock_counts_end(s, &n);
 	s->given = c->s.taken;
@@ -598,23 +608,14 @@ void sock_closing(struct sock *s, int fd)
 	if (n.unsent > n.fin_sent && !sock_option_lingers(s))
 		leg = leg_dup(fd); /* rule 6: it is still a leg until the peer has all */
 	if (leg >= 0) {
-		sock_forget_swap(s);
+		sock_ends_direct(s);
 		leg_take(leg);
-		s->direct = false;
-		directs--;
 		c->fd = leg;
 		core_own_fd(leg, true);
 	} else {
 		c->s.app_fin = true;
 		c->s.error = 0;
-		sock_forget_swap(s);
-		s->direct = false;
-		directs--;
-		s->conn = NULL;
-		c->sock = NULL;
-		c->fd = -1;
-		conn_ops_bury(c);
-		conn_destroy(c);
+		sock_bury(s);
 	}
 	sock_destroy(s);
 }

@@ -2,41 +2,16 @@
 /* What the preload's wrappers ask about the program's UDP sockets (hooks.h). Never waits. */
 #include "lib/hooks.h"
 
-#include "lib/core.h"
-#include "lib/subnet.h"
-#include "lib/sys.h"
+#include "lib/calls.h"
 #include "lib/udp.h"
 #include "lib/udp_names.h"
 #include "lib/udp_option.h"
 #include "lib/udp_pen.h"
 #include "lib/udp_way.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 
 enum { CALLS_CONTROL = 512 }; /* bytes of ancillary data that may have an address in them */
-
-/* An application's handler may call the library too: none runs while the lock is held. */
-static uint64_t calls_enter(void)
-{
-	uint64_t all = ~0ull, mask;
-
-	ms_sigprocmask(SIG_SETMASK, &all, &mask);
-	core_enter();
-	return mask;
-}
-
-static long calls_leave(uint64_t mask, long result)
-{
-	core_leave();
-	ms_sigprocmask(SIG_SETMASK, &mask, NULL);
-	return result;
-}
-
-static bool calls_is_virtual(const struct sockaddr_in *at)
-{
-	return subnet_is_virtual(ntohl(at->sin_addr.s_addr));
-}
 
 bool msock__udp_any(void)
 {
