@@ -23,7 +23,7 @@ def hydras(place, topology, bind, by):
     place.more = {"HWLOC_SYNTHETIC": topology, "HYDRA_TOPO_DEBUG": "1"}
     status, out, err = place.call([jobs.command("mpiexec"), "-launcher", "fork", *words, "-n", str(RANKS), "true"])
     place.more = {}
-    found = dict(re.findall(r"process (\d+) binding: ([01]+)", out))
+    found = dict(re.findall(r"process (\d+) binding: (0*1[01]*)", out))  # an empty set binds nothing
     return ([found.get(str(i)) for i in range(RANKS)] if status == 0 else None), f"{status} {out} {err}"
 
 
