@@ -29,14 +29,29 @@ def run(*words, **options):
     return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False, **options)
 
 
-def make(target, directory):
-    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name != "MFLAGS"}
-    done = run("make", "-C", BUILD, target, f"DESTDIR={directory}", env=env)
+def make(target, *settings):
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name not in ("MFLAGS", "DESTDIR")}
+    done = run("timeout", "100", "make", "-C", BUILD, target, *settings, env=env)
     return tap.equal(done.returncode, 0, f"make {target}") or tap.note(done.stdout[-2000:] + done.stderr[-2000:])
 
 
-def files(directory):
-    return sorted(os.path.join(where, name) for where, _, names in os.walk(directory) for name in names)
+def left(directory):
+    """Files, and directories that are ours alone; those that others use too, as bin, stay."""
+    found = [os.path.join(where, name) for where, _, names in os.walk(directory) for name in names]
+    own = [directory + setting(name) for name in ("exampledir", "helperdir", "modulefiledir")]
+    return sorted(found + [where for where in own if os.path.isdir(where)])
+
+
+def has_mpich():
+    """Our MPICH is what the build is for, and its image lies in the cache: installing it takes a second."""
+    prefix = os.environ.get("MSOCK_TEST_PREFIX", "no")
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    try:
+        with open(os.path.join(prefix, "lib", ".mpich-image"), encoding="utf-8") as file:
+            image = file.read().strip()
+    except OSError:
+        return False
+    return os.path.isdir(os.path.join(cache, "msock", image))
 
 
 def setting(name):
@@ -111,18 +126,32 @@ def package(directory):
     tap.ok(done.returncode == 0 and "-lmsock" in done.stdout, "pkg-config knows msock", done)
 
 
+def check(directory):
+    destdir = f"DESTDIR={directory}"
+    if not make("install", destdir):
+        return
+    commands = pages(directory)
+    tap.ok(len(commands) >= 3, "commands are installed", commands)
+    completion(directory, commands)
+    module(directory)
+    package(directory)
+    if has_mpich():
+        make("install-mpich", destdir)
+        wrapper = os.path.join(directory + setting("prefix"), "bin", "mpicc")
+        with open(wrapper, encoding="utf-8") as file:
+            tap.ok(directory not in file.read(), "mpicc names the prefix and not DESTDIR")
+    else:
+        tap.skip("our MPICH below DESTDIR", "it is not built here")
+    other = os.path.join(directory + setting("modulefiledir"), "other-version")
+    open(other, "w", encoding="ascii").close()
+    make("uninstall", destdir)
+    tap.equal(left(directory), [os.path.dirname(other), other], "make uninstall leaves nothing but what is somebody else's")
+
+
 def main():
-    directory = tempfile.mkdtemp(prefix="msock-install-")
+    directory = tempfile.mkdtemp(prefix="tmp-install-")
     try:
-        if not make("install", directory):
-            return
-        commands = pages(directory)
-        tap.ok(len(commands) >= 3, "commands are installed", commands)
-        completion(directory, commands)
-        module(directory)
-        package(directory)
-        make("uninstall", directory)
-        tap.equal(files(directory), [], "make uninstall leaves no file")
+        check(directory)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
