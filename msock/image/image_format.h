@@ -20,7 +20,7 @@
 #define IMAGE_MAGIC 0x474d494du
 
 enum {
-	IMAGE_VERSION = 2,
+	IMAGE_VERSION = 3,
 	IMAGE_FRAME_HEAD = 16,
 	IMAGE_FRAME_MAX = 65536,
 	IMAGE_RUNS_MAX = 256,    /* runs of pages in one frame */
@@ -29,6 +29,7 @@ enum {
 	IMAGE_THREADS_MAX = 2048,
 	IMAGE_AREAS_MAX = 65536,
 	IMAGE_VDSO_MAX = 61440,
+	IMAGE_PING_MADE = 999,
 };
 
 enum image_frame {
@@ -36,7 +37,7 @@ enum image_frame {
 	IMAGE_AREAS,     /* u16 n, n x area: sorted, in one list until IMAGE_AREAS_END */
 	IMAGE_AREAS_END, /* u8 final: 0 what it was before the freeze, 1 what it is */
 	IMAGE_TOUCH,     /* u16 n, n x { u64 address, u64 pages }: will come, make room */
-	IMAGE_PING,      /* u64 number */
+	IMAGE_PING,      /* u64 number: the first, 0, starts to make the announced pages; IMAGE_PING_MADE waits for them */
 	IMAGE_PONG,      /* u64 number, u64 CLOCK_MONOTONIC ns, u64 CLOCK_BOOTTIME ns: of the target's daemon */
 	IMAGE_FREEZE,    /* i64 monotonic, i64 boottime: member's clock less the target's, ns; u64 x 2: the member's
 			    clocks at the freeze; u64 address of image_prepare, image_thread; u32 n,

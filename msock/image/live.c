@@ -87,7 +87,8 @@ static int round_send(struct workspace *ws)
 	ns = ms_clock_ns(CLOCK_MONOTONIC) - start - (ws->paced_ns - paced);
 	bytes = ws->page_bytes - bytes;
 	rate_learn(ws, bytes, ns);
-	ws->rounds++;
+	if (ws->rounds++ == 0 && capture_made(ws))
+		return -1;
 	left_count(ws);
 	capture_step(ws, MS_STEP_ROUND, bytes, bytes / IMAGE_PAGE, ns, ws->left);
 	return 0;
@@ -163,7 +164,7 @@ int live_send(struct workspace *ws)
 	if (!ws->src->stop_and_copy)
 		tracking_start(ws);
 	if (!ws->tracking)
-		return nothing_early(ws);
+		return capture_made(ws) || nothing_early(ws) ? -1 : 0;
 	tracking_cover(ws);
 	left_count(ws);
 	ws->expected = ws->left;

@@ -155,6 +155,7 @@ uint64_t live_freeze_ns(const struct workspace *ws, uint64_t bytes); /* predicte
 /* capture.c */
 int capture_memory(struct workspace *ws);     /* all areas' pages, by the mode */
 uint64_t capture_count(struct workspace *ws); /* all areas' pages_count */
+int capture_made(struct workspace *ws);
 int capture_ping(struct workspace *ws, uint64_t number, uint64_t *best); /* a quicker one than *best sets the clocks */
 void capture_step(struct workspace *ws, enum ms_step step, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
 

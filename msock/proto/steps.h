@@ -42,7 +42,7 @@ enum ms_step {
 	MS_STEP_WOKEN,     /* the record is known, the restorer was told; 1: committed */
 	/* the member's, at the source */
 	MS_STEP_LOOKED,    /* it can be captured */
-	MS_STEP_LAID_OUT,  /* the target has mapped and populated its memory; pages announced */
+	MS_STEP_LAID_OUT,  /* the target has mapped its memory and begun to populate it; pages announced */
 	MS_STEP_SENDING,   /* in a round that takes long: bytes so far, bytes of the whole estimate, round */
 	MS_STEP_ROUND,     /* one more round was sent; bytes, pages, ns, bytes written meanwhile */
 	MS_STEP_DRAINED,   /* its streams allow the freeze */

@@ -8,6 +8,8 @@
 #ifndef MSOCK_IMAGE_RESTORE_H
 #define MSOCK_IMAGE_RESTORE_H
 
+#include <linux/sched.h>
+
 #include "image/image_entry.h"
 #include "image/image_format.h"
 #include "image/say.h"
@@ -68,6 +70,7 @@ struct restore {
 	struct restore_list now, next; /* what is mapped; what the source says at the freeze */
 	struct restore_run *runs;
 	uint32_t run_count;
+	uint64_t reached; /* pages of the first round have come up to this address */
 
 	uint64_t stamp[2];
 	int (*prepare)(struct image_arrival *);
@@ -125,7 +128,7 @@ int stream_receive(void);
 
 /* restore_memory.c: all return 0, or -1 with restore.why */
 int memory_map_early(void);
-int memory_touch(void);
+void memory_touch(void);
 int memory_map_final(void);
 struct restore_area *memory_area_of(uint64_t start, uint64_t end);
 int memory_open(struct restore_area *area);
@@ -134,6 +137,10 @@ int memory_advise(void); /* after memory_close: what the member has told the ker
 void memory_drop(uint64_t start, uint64_t end); /* private pages in this range are as if never touched */
 int memory_place_spans(void);
 int memory_program(void);
+
+/* restore_populate.c: a second thread makes the pages that were announced (memory_touch has made them writable); its end */
+void populate_start(void);
+void populate_end(void);
 
 /* restore_compare.c: does memory hold what it holds at the source? 0, or -1 with restore.why */
 int compare_hashes(struct ms_codec *c);
@@ -144,6 +151,7 @@ int vdso_replace(uint64_t old_at);
 int vdso_redirect(uint8_t *old, uint64_t size, const void *new_image, uint64_t new_size, uint64_t new_at);
 
 /* restore_thread.c */
+long thread_clone(struct clone_args *args, size_t size, void (*fn)(void *), void *arg);
 int threads_create(void);
 void threads_dress(void); /* all but the main one, once the image is complete */
 __attribute__((noreturn)) void threads_go(void);

@@ -7,7 +7,7 @@
 #include "image/proc.h"
 #include "image/restore/restore.h"
 
-enum { POPULATE_WRITE = 23, HUGE = 2 << 20, HUGE_AREA_MIN = 4 << 20, RESERVE_MAX = 1 << 30, LOCK_ON_FAULT = 1, SYS_MSEAL = 462 };
+enum { HUGE = 2 << 20, HUGE_AREA_MIN = 4 << 20, RESERVE_MAX = 1 << 30, LOCK_ON_FAULT = 1, SYS_MSEAL = 462 };
 
 static struct {
 	int fd;
@@ -212,14 +212,14 @@ int memory_close(void)
 	return 0;
 }
 
-/* Pages that will come are made now, outside of the freeze; large areas by huge pages. */
-int memory_touch(void)
+/* Pages will come: their areas are made writable, and large ones take huge pages. */
+void memory_touch(void)
 {
 	for (uint32_t i = 0; i < restore.run_count; i++) {
 		struct restore_run *r = &restore.runs[i];
 		struct restore_area *area = memory_area_of(r->start, r->start + r->pages * IMAGE_PAGE);
 
-		if (area)
+		if (area && memory_open(area) == 0)
 			area->touched += r->pages;
 	}
 	for (uint32_t i = 0; i < restore.now.count; i++) {
@@ -230,15 +230,6 @@ int memory_touch(void)
 		    size >= HUGE_AREA_MIN && area->touched * IMAGE_PAGE >= size / 2)
 			ms_madvise((void *)area->a.start, size, MADV_HUGEPAGE);
 	}
-	for (uint32_t i = 0; i < restore.run_count; i++) {
-		struct restore_run *r = &restore.runs[i];
-		struct restore_area *area = memory_area_of(r->start, r->start + r->pages * IMAGE_PAGE);
-
-		if (!area || memory_open(area))
-			continue;
-		ms_madvise((void *)r->start, r->pages * IMAGE_PAGE, POPULATE_WRITE);
-	}
-	return 0;
 }
 
 /*

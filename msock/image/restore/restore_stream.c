@@ -274,8 +274,12 @@ static int frame_ping(struct ms_codec *c)
 	struct ms_codec o;
 	uint64_t number = ms_get_u64(c);
 
-	if (number == 0 && memory_touch())
-		return -1;
+	if (number == 0) {
+		memory_touch();
+		populate_start();
+	} else if (number == IMAGE_PING_MADE) {
+		populate_end();
+	}
 	ms_codec_init(&o, out, sizeof(out));
 	image_frame_put(&o, IMAGE_PONG, 24);
 	ms_put_u64(&o, number);
@@ -385,7 +389,10 @@ static void runs_count(uint16_t n)
 	for (uint16_t i = 0; i < n; i++) {
 		uint64_t start = ms_get_u64(&c);
 
-		image_sum_add(&restore.sum, (void *)start, start, ms_get_u32(&c));
+		uint32_t pages = ms_get_u32(&c);
+
+		image_sum_add(&restore.sum, (void *)start, start, pages);
+		__atomic_store_n(&restore.reached, start + (uint64_t)pages * IMAGE_PAGE, __ATOMIC_RELAXED);
 	}
 	restore.page_frames++;
 	if (ms_streq(restore.fault, "target-dies-mid-image"))
@@ -510,6 +517,8 @@ static int frame_end(struct ms_codec *c)
 
 static int frame_take(uint8_t type, struct ms_codec *c, uint64_t bytes)
 {
+	if (type != IMAGE_TOUCH && type != IMAGE_PING && type != IMAGE_ZEROS)
+		populate_end();
 	switch (type) {
 	case IMAGE_HELLO:
 		return frame_hello(c);

@@ -3,14 +3,11 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <linux/prctl.h>
-#include <linux/sched.h>
 
 #include "image/mem.h"
 #include "image/restore/restore.h"
 
 enum { THREAD_STACK = 16384 };
-
-long thread_clone(struct clone_args *args, size_t size, void (*fn)(void *), void *arg);
 
 /* The system call keeps rdx and r8, so the child finds both there. */
 __asm__(".globl thread_clone\n"
