@@ -10,11 +10,10 @@
 enum { ENGINE_BUDGET = 64 }; /* events handled before others get the lock */
 
 static int engine_ep = -1;
-static unsigned engine_busy; /* watches that are not lasting */
-static struct timer *engine_timers;
-static uint64_t engine_next_ns = UINT64_MAX; /* not later than the earliest timer */
+static unsigned engine_busy;        /* watches that are not lasting */
+static struct timer *engine_timers; /* the earliest: the root of a pairing heap */
 static bool engine_is_paused;
-static unsigned engine_sleepers; /* threads that computed their time of waiting from engine_next_ns */
+static unsigned engine_sleepers; /* threads that computed their time of waiting from the earliest timer */
 
 static void engine_poked(struct watch *w, uint32_t events)
 {
@@ -106,44 +105,85 @@ void engine_forget(struct watch *w)
 	engine_busy -= !w->lasting;
 }
 
+/*
+ * A pairing heap: each timer has its later ones below it, the first by child,
+ * the others by next; prev is the one before, or above.  Setting is constant
+ * time, clearing logarithmic in the long run.
+ */
+static struct timer *heap_join(struct timer *a, struct timer *b)
+{
+	struct timer *first = !b || (a && a->at_ns <= b->at_ns) ? a : b, *later = first == a ? b : a;
+
+	if (!later)
+		return first;
+	later->prev = first;
+	later->next = first->child;
+	if (later->next)
+		later->next->prev = later;
+	first->child = later;
+	return first;
+}
+
+static struct timer *heap_alone(struct timer *t)
+{
+	if (t)
+		t->next = t->prev = NULL;
+	return t;
+}
+
+/* One heap of siblings: two by two, then those from the last to the first. */
+static struct timer *heap_gather(struct timer *siblings)
+{
+	struct timer *pairs = NULL, *all = NULL;
+
+	while (siblings) {
+		struct timer *a = siblings, *b = a->next;
+
+		siblings = b ? b->next : NULL;
+		a = heap_join(heap_alone(a), heap_alone(b));
+		a->next = pairs;
+		pairs = a;
+	}
+	while (pairs) {
+		struct timer *next = pairs->next;
+
+		all = heap_join(all, heap_alone(pairs));
+		pairs = next;
+	}
+	return all;
+}
+
 void engine_timer_clear(struct timer *t)
 {
+	struct timer *below;
+
 	if (!t->set)
 		return;
-	if (t->prev)
-		t->prev->next = t->next;
+	t->set = false;
+	below = heap_gather(t->child);
+	t->child = NULL;
+	if (t == engine_timers) {
+		engine_timers = below;
+		return;
+	}
+	if (t->prev->child == t)
+		t->prev->child = t->next;
 	else
-		engine_timers = t->next;
+		t->prev->next = t->next;
 	if (t->next)
 		t->next->prev = t->prev;
-	t->set = false;
-	if (!engine_timers)
-		engine_next_ns = UINT64_MAX; /* else every msock_wait would read the clock until then */
+	engine_timers = heap_join(engine_timers, below);
 }
 
 void engine_timer_set(struct timer *t, uint64_t in_ns)
 {
 	engine_timer_clear(t);
 	t->at_ns = ms_clock_ns(CLOCK_MONOTONIC) + in_ns;
-	t->prev = NULL;
-	t->next = engine_timers;
-	if (t->next)
-		t->next->prev = t;
-	engine_timers = t;
+	t->child = NULL;
 	t->set = true;
-	if (t->at_ns >= engine_next_ns)
-		return;
-	engine_next_ns = t->at_ns;
-	if (engine_sleepers)
+	engine_timers = heap_join(engine_timers, heap_alone(t));
+	if (engine_timers == t && engine_sleepers)
 		engine_poke();
-}
-
-static struct timer *engine_timer_due(uint64_t now)
-{
-	for (struct timer *t = engine_timers; t; t = t->next)
-		if (t->at_ns <= now)
-			return t;
-	return NULL;
 }
 
 static void engine_run_timers(void)
@@ -151,19 +191,13 @@ static void engine_run_timers(void)
 	uint64_t now;
 	struct timer *t;
 
-	if (engine_next_ns == UINT64_MAX)
+	if (!engine_timers)
 		return;
 	now = ms_clock_ns(CLOCK_MONOTONIC);
-	if (now < engine_next_ns)
-		return;
-	while ((t = engine_timer_due(now)) != NULL) {
+	while ((t = engine_timers) != NULL && t->at_ns <= now) {
 		engine_timer_clear(t);
 		t->fire(t);
 	}
-	engine_next_ns = UINT64_MAX;
-	for (t = engine_timers; t; t = t->next)
-		if (t->at_ns < engine_next_ns)
-			engine_next_ns = t->at_ns;
 }
 
 bool engine_run(void)
@@ -190,7 +224,7 @@ bool engine_has_work(void)
 
 bool engine_is_due(void)
 {
-	return engine_next_ns != UINT64_MAX && ms_clock_ns(CLOCK_MONOTONIC) >= engine_next_ns;
+	return engine_timers && ms_clock_ns(CLOCK_MONOTONIC) >= engine_timers->at_ns;
 }
 
 void engine_slept(void)
@@ -203,10 +237,10 @@ int engine_sleep(int limit)
 	uint64_t now, ms;
 
 	engine_sleepers++;
-	if (engine_next_ns == UINT64_MAX)
+	if (!engine_timers)
 		return limit;
 	now = ms_clock_ns(CLOCK_MONOTONIC);
-	ms = engine_next_ns > now ? (engine_next_ns - now + 999999) / 1000000 : 0;
+	ms = engine_timers->at_ns > now ? (engine_timers->at_ns - now + 999999) / 1000000 : 0;
 	return limit >= 0 && (uint64_t)limit < ms ? limit : ms > 3600000 ? 3600000 : (int)ms;
 }
 

@@ -19,8 +19,8 @@ struct watch {
 };
 
 struct timer {
-	struct timer *next, *prev;
-	uint64_t at_ns; /* CLOCK_MONOTONIC */
+	struct timer *child, *next, *prev; /* in the heap, see engine.c */
+	uint64_t at_ns;                    /* CLOCK_MONOTONIC */
 	bool set;
 	void (*fire)(struct timer *t);
 };
