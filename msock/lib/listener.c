@@ -17,10 +17,11 @@ enum {
 	LISTENER_PORT_FIRST = 1024,
 	LISTENER_BACKLOG = 4096, /* of the kernel listeners */
 	LISTENER_BATCH = 32,     /* connections accepted in one go */
-	INBOUND_MAX = 128,       /* the descriptors are the application's: beyond, the one that is silent longest goes */
+	INBOUND_MAX = 128,       /* the descriptors are the application's: beyond, the others wait in the kernel's queue */
 };
 
 #define INBOUND_PATIENCE_NS 10000000000ull
+#define INBOUND_YOUNG_NS 250000000ull /* when others wait, the oldest goes after this time */
 
 /* A connection whose first frame has not come whole. */
 struct inbound {
@@ -35,6 +36,8 @@ struct inbound {
 static struct listener *listeners;
 static struct inbound *inbounds; /* the youngest first */
 static unsigned inbound_count;
+static bool inbound_crowded; /* the kernel's listeners are not watched: there is no room */
+static struct timer inbound_timer;
 static struct watch data_watch;
 static int data_fd = -1;
 static uint16_t next_port = LISTENER_PORT_FIRST;
@@ -42,6 +45,16 @@ static uint16_t next_port = LISTENER_PORT_FIRST;
 struct listener *listener_first(void)
 {
 	return listeners;
+}
+
+static void inbound_listen(bool on)
+{
+	inbound_crowded = !on;
+	if (data_fd >= 0)
+		engine_watch(&data_watch, data_fd, on ? EPOLLIN : 0);
+	for (struct listener *l = listeners; l; l = l->next)
+		if (l->fd >= 0)
+			engine_watch(&l->watch, l->fd, on ? EPOLLIN : 0);
 }
 
 static void inbound_end(struct inbound *in)
@@ -58,6 +71,8 @@ static void inbound_end(struct inbound *in)
 		in->next->prev = in->prev;
 	inbound_count--;
 	mem_free(in, sizeof(*in));
+	if (inbound_crowded)
+		inbound_listen(true);
 }
 
 void inbound_drop_all(void)
@@ -154,14 +169,31 @@ static void inbound_ready(struct watch *w, uint32_t events)
 	inbound_end(in);
 }
 
-static void inbound_drop_oldest(void)
+static void inbound_look_again(struct timer *t)
 {
+	inbound_listen(true);
+}
+
+/* May one more come in? Those of a peer that dials many at once are silent for a moment, strangers for longer. */
+static bool inbound_has_room(void)
+{
+	uint64_t now = ms_clock_ns(CLOCK_MONOTONIC), old_at;
 	struct inbound *in = inbounds;
 
+	if (inbound_count < INBOUND_MAX)
+		return true;
 	while (in->next)
 		in = in->next;
+	old_at = in->timer.at_ns - INBOUND_PATIENCE_NS + INBOUND_YOUNG_NS;
+	if (now < old_at) {
+		inbound_timer.fire = inbound_look_again;
+		engine_timer_set(&inbound_timer, old_at - now);
+		inbound_listen(false);
+		return false;
+	}
 	ms_log(LOG_INFO, "more than %d connections that said nothing: one is closed", INBOUND_MAX);
 	inbound_end(in);
+	return true;
 }
 
 static void inbound_begin(int fd, struct listener *via)
@@ -177,8 +209,6 @@ static void inbound_begin(int fd, struct listener *via)
 	in->via = via;
 	in->watch.ready = inbound_ready;
 	in->timer.fire = inbound_late;
-	if (inbound_count == INBOUND_MAX)
-		inbound_drop_oldest();
 	inbound_count++;
 	in->next = inbounds;
 	if (inbounds)
@@ -190,7 +220,7 @@ static void inbound_begin(int fd, struct listener *via)
 
 static void listener_take(int listener, struct listener *via)
 {
-	for (int i = 0; i < LISTENER_BATCH; i++) {
+	for (int i = 0; i < LISTENER_BATCH && inbound_has_room(); i++) {
 		int fd = ms_accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 
 		if (fd >= 0)

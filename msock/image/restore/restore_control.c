@@ -154,7 +154,7 @@ int control_listen(void)
 		at.sin_port = __builtin_bswap16((uint16_t)port);
 		e = ms_bind(fd, &at, sizeof(at));
 		if (!e)
-			e = ms_listen(fd, 512);
+			e = ms_listen(fd, 4096);
 		if (e != -EADDRINUSE)
 			break;
 	}
