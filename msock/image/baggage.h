@@ -177,6 +177,7 @@ struct image_state {
 	bool second_on; /* the second signal is ours for this freeze */
 	struct ms_ksigaction second; /* its action otherwise */
 	struct image_arrival *arrival; /* set at the target */
+	int pairs, pairs_end;          /* numbers that are lent */
 	struct baggage *baggage;
 	struct image_slot slot[IMAGE_THREADS_MAX];
 };

@@ -15,6 +15,7 @@
 #include "image/proc.h"
 #include "image/say.h"
 #include "image/workspace.h"
+#include "lib/fds.h"
 
 enum {
 	PINGS = 4,
@@ -332,11 +333,34 @@ static int look(struct workspace *ws)
 	return 0;
 }
 
+static void fd_highest(int fd, int flags, void *arg)
+{
+	int *most = arg;
+
+	*most = fd;
+}
+
+/* They lie above what the process has now, with room for what it opens until the freeze: a pair each, and more. */
+static int send_pairs(struct workspace *ws)
+{
+	enum { ROOM = 64 };
+	uint32_t n = ws->src->pairs < IMAGE_PAIRS_MAX ? ws->src->pairs : IMAGE_PAIRS_MAX;
+	struct ms_codec c;
+	int most = 0;
+
+	if (!n || fds_each(false, fd_highest, &most) || (uint32_t)most + 4 * n + ROOM > IMAGE_FDS_MAX)
+		return 0;
+	frame_begin(ws, &c);
+	ms_put_u32(&c, n);
+	ms_put_u32(&c, (uint32_t)most + 2 * n + ROOM);
+	return frame_end(ws, &c, IMAGE_PAIRS);
+}
+
 static void run_early(struct workspace *ws)
 {
 	ws->result = -1;
 	if (look(ws) || send_hello(ws) || send_vdso(ws) || send_areas(ws, false) || send_list(ws, IMAGE_TOUCH) ||
-	    measure_clocks(ws))
+	    send_pairs(ws) || measure_clocks(ws))
 		return;
 	capture_step(ws, MS_STEP_LAID_OUT, 0, 0, 0, 0);
 	ws->result = live_send(ws) || advice_read(ws) ? -1 : 0;

@@ -8,8 +8,9 @@
 #include "image/proc.h"
 #include "image/say.h"
 #include "image/special.h"
+#include "lib/fds.h"
 
-enum { FDS_MAX = 65536, KCMP_FILE = 0 };
+enum { KCMP_FILE = 0 };
 
 /* Flags that mean something after the open. */
 static const int kept_flags =
@@ -189,18 +190,18 @@ static int file_same(const struct baggage *c, uint32_t i)
 
 static void fd_leave_out(uint64_t *set, int fd)
 {
-	if (fd >= 0 && fd < FDS_MAX)
+	if (fd >= 0 && fd < IMAGE_FDS_MAX)
 		set[fd / 64] |= 1ull << fd % 64;
 }
 
 /* One bit for each number that is not listed: there may be thousands. */
 static uint64_t *fds_left_out(struct baggage *c, const struct image_source *src, const int *skip, int skips)
 {
-	uint64_t *set = baggage_alloc(c, FDS_MAX / 8);
+	uint64_t *set = baggage_alloc(c, IMAGE_FDS_MAX / 8);
 
 	if (!set)
 		return NULL;
-	__builtin_memset(set, 0, FDS_MAX / 8);
+	__builtin_memset(set, 0, IMAGE_FDS_MAX / 8);
 	fd_leave_out(set, src->sock);
 	fd_leave_out(set, src->control_fd);
 	fd_leave_out(set, src->listener_fd);
@@ -213,19 +214,52 @@ static uint64_t *fds_left_out(struct baggage *c, const struct image_source *src,
 
 static bool fd_is_left_out(const uint64_t *set, int fd)
 {
-	return fd < FDS_MAX && set[fd / 64] >> fd % 64 & 1;
+	return fd < IMAGE_FDS_MAX && set[fd / 64] >> fd % 64 & 1;
+}
+
+bool baggage_leaves_out(const uint64_t *left_out, const struct image_source *src, int fd)
+{
+	return fd_is_left_out(left_out, fd) || (src->owns && src->owns(fd));
+}
+
+struct fds_found {
+	int *fd;
+	int count;
+};
+
+static void fd_found(int fd, int flags, void *arg)
+{
+	struct fds_found *found = arg;
+
+	if (found->count < IMAGE_FDS_MAX)
+		found->fd[found->count] = fd;
+	found->count++;
+}
+
+/* How many there are; those above IMAGE_FDS_MAX are not stored. -errno. */
+static int fds_find(struct baggage *c, const struct image_source *src, int *fds)
+{
+	bool frozen = c == image__state.baggage;
+	struct fds_found found = { fds, 0 };
+	int e = 0;
+
+	for (size_t i = 0; frozen && src->fds && i < src->fd_count; i++)
+		fd_found(src->fds[i], 0, &found);
+	if (!frozen || !src->fds)
+		e = fds_each(frozen, fd_found, &found);
+	return e ? e : found.count;
 }
 
 int baggage_files(struct baggage *c, const struct image_source *src, const int *skip, int skips, char why[IMAGE_WHY])
 {
-	int *fds = baggage_alloc(c, FDS_MAX * sizeof(int));
+	int *fds = baggage_alloc(c, IMAGE_FDS_MAX * sizeof(int));
 	uint64_t *left_out = fds_left_out(c, src, skip, skips);
-	int n = fds && left_out ? proc_numbers("/proc/self/fd", fds, FDS_MAX) : -ENOMEM;
+	int n = fds && left_out ? fds_find(c, src, fds) : -ENOMEM;
 
 	if (n < 0)
 		return image_say(why, "cannot list the descriptors in /proc/self/fd: %e", n);
-	if (n > FDS_MAX)
-		return image_say(why, "more than %d descriptors", FDS_MAX);
+	if (n > IMAGE_FDS_MAX)
+		return image_say(why, "more than %d descriptors", IMAGE_FDS_MAX);
 	c->control_fd = src->control_fd;
 	c->listener_fd = src->listener_fd;
 	c->file_max = src->control_fd > src->listener_fd ? src->control_fd : src->listener_fd;
@@ -237,9 +271,7 @@ int baggage_files(struct baggage *c, const struct image_source *src, const int *
 
 		if (fds[i] > c->file_max)
 			c->file_max = fds[i];
-		if (fd_is_left_out(left_out, fds[i]))
-			continue;
-		if (src->owns && src->owns(fds[i]))
+		if (baggage_leaves_out(left_out, src, fds[i]))
 			continue;
 		f->fd = fds[i];
 		if (file_classify(c, f, src, why))
@@ -251,7 +283,7 @@ int baggage_files(struct baggage *c, const struct image_source *src, const int *
 				f->reopened = true;
 		c->file_count++;
 	}
-	return special_collect(c, why);
+	return special_collect(c, src, left_out, why);
 }
 
 static int eventfd_open(const struct baggage_file *f)
@@ -351,14 +383,22 @@ static void fd_place(int *fd, int number)
 	*fd = number;
 }
 
+/* The member has got higher numbers than was thought: those below are closed, and the half of a pair. */
+static void pairs_drop(struct image_arrival *a, int above)
+{
+	while (a->pairs < above && a->pairs < a->pairs_end) {
+		if (a->pairs + 1 == above)
+			ms_close(above);
+		a->pairs += 2;
+		a->pair_ino++;
+	}
+}
+
 int baggage_files_return(struct baggage *c, struct image_arrival *a)
 {
 	int above = c->file_max + 1;
-	struct rlimit limit;
 
-	ms_sys4(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&limit);
-	limit.rlim_cur = limit.rlim_max;
-	ms_sys4(SYS_prlimit64, 0, RLIMIT_NOFILE, (long)&limit, 0);
+	fds_raise_limit();
 	if (fd_lift(&a->control_fd, above, a->why) || fd_lift(&a->listener_fd, above, a->why))
 		return -1;
 	for (int i = 0; i < 4; i++)
@@ -368,6 +408,7 @@ int baggage_files_return(struct baggage *c, struct image_arrival *a)
 		if (fd_lift(&a->object[i].fd, above, a->why))
 			return -1;
 	ms_close_range(0, (unsigned)c->file_max, 0);
+	pairs_drop(a, above);
 	for (uint32_t i = 0; i < c->file_count; i++) {
 		struct baggage_file *f = &c->files[i];
 		int own = f->same_as == (int)i;

@@ -209,6 +209,28 @@ static void thread_dress(const struct image_slot *s)
 	settings_return(&s->settings, image__state.baggage);
 }
 
+bool image_pair(int pair[2], uint64_t *ino)
+{
+	struct image_arrival *a = image__state.arrival;
+
+	if (!image__state.arriving || a->pairs >= a->pairs_end)
+		return false;
+	*ino = *a->pair_ino++;
+	pair[0] = a->pairs++;
+	pair[1] = a->pairs++;
+	return true;
+}
+
+bool image_pairs_lent(int *first, int *end)
+{
+	struct image_state *st = &image__state;
+
+	*first = st->pairs;
+	*end = st->pairs_end;
+	st->pairs = st->pairs_end = 0;
+	return *first < *end;
+}
+
 /* The main thread at the target, still on the restorer's stack: the others wait until the library knows. */
 static void arrive_main(struct image_arrival *a)
 {
@@ -216,6 +238,8 @@ static void arrive_main(struct image_arrival *a)
 
 	st->arriving = true;
 	special_locks_return(st->baggage);
+	st->pairs = a->pairs;
+	st->pairs_end = a->pairs_end;
 	st->baggage->resume(a->msg, a->msg_bytes);
 	baggage_timers_return(st->baggage);
 	st->frozen_ns = image_frozen_ns();

@@ -15,11 +15,13 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/epoll.h>
 #include <sys/types.h>
 
 #include "proto/steps.h"
 
 enum { IMAGE_WHY = 256 }; /* bytes of a reason, with its NUL */
+enum { IMAGE_FDS_MAX = 65536 }; /* descriptors of a process */
 enum { IMAGE_CPU_WORDS = 16 }; /* 64 processors each, as in a cpu_set_t */
 
 /* What the library tells the capture about itself.  All pointers are borrowed for the call. */
@@ -38,6 +40,12 @@ struct image_source {
 		       size_t bytes); /* called once at the target, MS_D_RESUME's bytes, in the main
 					 thread, its FS set, all signals blocked, before any thread goes on */
 	bool (*owns)(int fd);         /* or NULL: a socket that the library makes again too; from any thread */
+	/* Or NULL.  In the freeze: one of the process's epoll sets watches a descriptor that is left out, which the library
+	   will have watched again.  0 or -errno. */
+	int (*watched)(int epoll, int fd, const struct epoll_event *event);
+	const int *fds;               /* in the freeze: all descriptors that there are; NULL: not known */
+	size_t fd_count;
+	uint32_t pairs;               /* of unix sockets that resume() may ask for (image_pair) */
 	bool checked;                 /* image_check has just said yes; descriptors may come and go since */
 	uint64_t home[IMAGE_CPU_WORDS]; /* the processors that the job's binding gave the process; none: it is not bound */
 	const char *fault;            /* name of a fault point or "" */
@@ -112,6 +120,14 @@ int image_send(const struct image_source *src, struct image_stats *stats, char w
 
 /* At the target: ns that no thread ran, by the member's own clock; in resume() it grows. */
 uint64_t image_frozen_ns(void);
+
+/*
+ * In resume(): a pair of unix stream sockets that was made before the freeze, close-on-exec, and the inode of pair[0];
+ * pair[1] has SO_OOBINLINE.  The numbers are lent: the caller puts duplicates where it wants them.  False: there is
+ * none left.  image_pairs_lent tells all the numbers, first to end - 1, to be closed when the threads run.
+ */
+bool image_pair(int pair[2], uint64_t *ino);
+bool image_pairs_lent(int *first, int *end);
 
 /*
  * Target's msdaemon (ordinary libc code, image_spawn.c).  Starts msrestore in

@@ -17,7 +17,7 @@
 #define IMAGE_ZONE 0x1a5b00000000ull
 #define IMAGE_ZONE_SIZE (1ull << 32)
 
-enum { IMAGE_ENTRY_VERSION = 2, IMAGE_OBJECTS_MAX = 256 };
+enum { IMAGE_ENTRY_VERSION = 3, IMAGE_OBJECTS_MAX = 256 };
 
 struct image_slot;
 
@@ -32,6 +32,8 @@ struct image_arrival {
 		int fd;
 	} object[IMAGE_OBJECTS_MAX]; /* shared memory that is mapped */
 	uint32_t objects;
+	int pairs, pairs_end; /* unix sockets in pairs, under the numbers pairs to pairs_end - 1 */
+	uint64_t *pair_ino;   /* of the first of each */
 	bool ids_kept;     /* pid and tids are those of the source */
 	uint32_t ready;    /* threads but the main one that have put on their old state; futex word */
 	uint32_t go;       /* set by the main thread; futex word */

@@ -20,7 +20,7 @@
 #define IMAGE_MAGIC 0x474d494du
 
 enum {
-	IMAGE_VERSION = 3,
+	IMAGE_VERSION = 4,
 	IMAGE_FRAME_HEAD = 16,
 	IMAGE_FRAME_MAX = 65536,
 	IMAGE_RUNS_MAX = 256,    /* runs of pages in one frame */
@@ -28,6 +28,7 @@ enum {
 	IMAGE_PATH_MAX = 4096,
 	IMAGE_THREADS_MAX = 2048,
 	IMAGE_AREAS_MAX = 65536,
+	IMAGE_PAIRS_MAX = 16384,
 	IMAGE_VDSO_MAX = 61440,
 	IMAGE_PING_MADE = 999,
 };
@@ -56,6 +57,7 @@ enum image_frame {
 	IMAGE_VDSO, /* behind HELLO: the member's vdso, for a host that has another one */
 	IMAGE_HASHES, /* u64 address, u32 pages, then a u64 for each, its XXH3: in order; only when memory is compared */
 	IMAGE_HASHES_END, /* whatever is not in the list holds zeros, or is the file's */
+	IMAGE_PAIRS, /* u32 n, u32 first: make so many pairs of unix sockets, under the numbers from first on */
 };
 
 enum image_area_kind {

@@ -17,7 +17,7 @@ uint64_t proc_number(const char **at, unsigned base);
 const char *proc_field(const char *text, const char *name);
 
 /*
- * Numbers in a directory such as /proc/self/task or fd, in the kernel's order.
+ * Numbers in a directory such as /proc/self/task, in the kernel's order.
  * Returns how many there are (more than `max`: the rest is not stored), or -errno.
  */
 int proc_numbers(const char *dir, int *out, int max);

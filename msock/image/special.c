@@ -157,8 +157,10 @@ static bool epoll_parse(const char **at, struct baggage_watch *w)
 	return true;
 }
 
-static int epoll_collect(struct baggage *c, struct baggage_file *f, char *text, char why[IMAGE_WHY])
+static int epoll_collect(struct baggage *c, struct baggage_file *f, const struct image_source *src,
+			 const uint64_t *left_out, char *text, char why[IMAGE_WHY])
 {
+	bool tell = src->watched && c == image__state.baggage;
 	struct baggage_watch w;
 	char path[64];
 	const char *at = text;
@@ -167,8 +169,14 @@ static int epoll_collect(struct baggage *c, struct baggage_file *f, char *text, 
 	if (proc_read(path, text, FDINFO_TEXT) < 0)
 		return image_say(why, "descriptor %d: its epoll set is too large", f->fd);
 	while (epoll_parse(&at, &w)) {
-		struct baggage_watch *to = baggage_alloc(c, sizeof(w));
+		struct baggage_watch *to;
 
+		if (tell && baggage_leaves_out(left_out, src, w.fd)) {
+			if (src->watched(f->fd, w.fd, &w.event))
+				return image_say(why, "no memory for what the epoll sets watch");
+			continue;
+		}
+		to = baggage_alloc(c, sizeof(w));
 		if (!to)
 			return image_say(why, "descriptor %d: its epoll set is too large", f->fd);
 		*to = w;
@@ -240,7 +248,7 @@ static int locks_collect(struct baggage *c, struct baggage_file *f, char *text, 
 	return 0;
 }
 
-int special_collect(struct baggage *c, char why[IMAGE_WHY])
+int special_collect(struct baggage *c, const struct image_source *src, const uint64_t *left_out, char why[IMAGE_WHY])
 {
 	char *text = baggage_alloc(c, FDINFO_TEXT);
 
@@ -257,7 +265,7 @@ int special_collect(struct baggage *c, char why[IMAGE_WHY])
 		else if (f->kind == BAGGAGE_UNLINKED)
 			e = unlinked_collect(c, f, why);
 		else if (f->kind == BAGGAGE_EPOLL && f->same_as == (int)i)
-			e = epoll_collect(c, f, text, why);
+			e = epoll_collect(c, f, src, left_out, text, why);
 		if (!e && (f->kind == BAGGAGE_PATH || f->kind == BAGGAGE_UNLINKED) && !(f->flags & O_PATH))
 			e = locks_collect(c, f, text, why);
 		if (e)

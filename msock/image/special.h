@@ -5,7 +5,10 @@
 
 #include "image/baggage.h"
 
-int special_collect(struct baggage *c, char why[IMAGE_WHY]);
+int special_collect(struct baggage *c, const struct image_source *src, const uint64_t *left_out, char why[IMAGE_WHY]);
+
+/* files.c: this number is not listed, the library makes it again. */
+bool baggage_leaves_out(const uint64_t *left_out, const struct image_source *src, int fd);
 
 /* At the target: a descriptor, or -errno. */
 int special_pipe_open(struct baggage *c, struct baggage_file *f);

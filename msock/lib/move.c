@@ -10,6 +10,7 @@
 #include "lib/log.h"
 #include "lib/mirror.h"
 #include "lib/sock.h"
+#include "lib/sock_epoll.h"
 #include "lib/sys.h"
 #include "lib/udp.h"
 #include "lib/udp_move.h"
@@ -250,6 +251,8 @@ static void move_prepare_source(void)
 	src->listener_fd = data_listener_fd();
 	src->resume = move_resume;
 	src->owns = move_owns;
+	src->watched = sock_epoll_watched;
+	src->pairs = sock_pairs();
 	src->step = move_step;
 	src->fault = move.fault;
 	move_collect_fds();
@@ -285,6 +288,7 @@ static int move_freeze(void)
 		move.drained += !move_by_mirror(n);
 	}
 	move_collect_fds();
+	move.source.fds = sock_all_fds(&move.source.fd_count);
 	return 0;
 }
 

@@ -29,8 +29,9 @@ static void resume_data_port(int fd)
 		core.data_port = ntohs(at.sin_port);
 }
 
-/* The number stays a socket's until its next leg comes; where the program does not see it, anything will do. */
-static void resume_hold_number(struct conn *c)
+/* The number stays a socket's until its next leg comes, one for all; where the program does not see it, anything will
+ * do. */
+static void resume_hold_number(struct conn *c, int *socket)
 {
 	int fd;
 
@@ -42,8 +43,8 @@ static void resume_hold_number(struct conn *c)
 	c->dial.fd = -1;
 	if (c->fd < 0)
 		return;
-	if (c->sock) {
-		ms_dup3(engine_poke_fd(), c->fd, O_CLOEXEC);
+	if (c->sock || *socket >= 0) {
+		ms_dup3(c->sock ? engine_poke_fd() : *socket, c->fd, O_CLOEXEC);
 		return;
 	}
 	fd = leg_socket();
@@ -51,11 +52,12 @@ static void resume_hold_number(struct conn *c)
 		ms_dup3(fd, c->fd, O_CLOEXEC);
 		ms_close(fd);
 	}
+	*socket = fd < 0 ? -1 : c->fd;
 }
 
 static void resume_descriptors(void)
 {
-	int err = engine_open(true);
+	int err = engine_open(true), socket = -1;
 
 	if (!err)
 		err = vsock_open(true);
@@ -68,7 +70,7 @@ static void resume_descriptors(void)
 		vsock_watch(&l->v, l->v.want & MSOCK_READ ? EPOLLIN : 0);
 	}
 	for (struct conn *c = conn_first(); c; c = c->next)
-		resume_hold_number(c);
+		resume_hold_number(c, &socket);
 	udp_resume();
 	sock_resume();
 	control_watch();

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: MIT */
 #include "lib/sock.h"
 
+#include "image/image.h"
 #include "lib/conn.h"
 #include "lib/core.h"
+#include "lib/fds.h"
 #include "lib/listener.h"
 #include "lib/log.h"
 #include "lib/mem.h"
@@ -13,15 +15,7 @@
 
 enum {
 	SOCK_BUCKETS = 1024,
-	SOCK_SWEEP = 64,     /* records without a library's end before somebody looks whether they are used */
-	SOCK_DIRENTS = 4096, /* bytes of a directory read at once */
-};
-
-struct sock_dirent {
-	uint64_t ino, off;
-	uint16_t size;
-	uint8_t type;
-	char name[];
+	SOCK_SWEEP = 64, /* records without a library's end before somebody looks whether they are used */
 };
 
 static struct sock *all;
@@ -146,41 +140,12 @@ void sock_destroy(struct sock *s)
 	mem_free(s, sizeof(*s));
 }
 
-static int sock_text_number(const char *text)
-{
-	int n = 0;
-
-	if (*text < '0' || *text > '9')
-		return -1;
-	while (*text >= '0' && *text <= '9')
-		n = n * 10 + (*text++ - '0');
-	return n;
-}
-
-void sock_each_fd(void (*call)(int fd, void *arg), void *arg)
-{
-	char buf[SOCK_DIRENTS] __attribute__((aligned(8)));
-	int dir = ms_open("/proc/self/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
-	long n;
-
-	while (dir >= 0 && (n = ms_getdents(dir, buf, sizeof(buf))) > 0) {
-		for (long at = 0; at < n; at += ((struct sock_dirent *)(buf + at))->size) {
-			int fd = sock_text_number(((struct sock_dirent *)(buf + at))->name);
-
-			if (fd >= 0 && fd != dir)
-				call(fd, arg);
-		}
-	}
-	if (dir >= 0)
-		ms_close(dir);
-}
-
 struct sock_caller {
 	void (*call)(int fd, const struct stat *st, void *arg);
 	void *arg;
 };
 
-static void sock_if_socket(int fd, void *arg)
+static void sock_if_socket(int fd, int flags, void *arg)
 {
 	struct sock_caller *c = arg;
 	struct stat st;
@@ -189,11 +154,11 @@ static void sock_if_socket(int fd, void *arg)
 		c->call(fd, &st, c->arg);
 }
 
-void sock_each_number(void (*call)(int fd, const struct stat *st, void *arg), void *arg)
+void sock_each_number(bool still, void (*call)(int fd, const struct stat *st, void *arg), void *arg)
 {
 	struct sock_caller c = { call, arg };
 
-	sock_each_fd(sock_if_socket, &c);
+	fds_each(still, sock_if_socket, &c);
 }
 
 static void sock_mark(int fd, const struct stat *st, void *arg)
@@ -217,7 +182,7 @@ void sock_sweep(void)
 		return;
 	for (struct sock *s = all; s; s = s->next)
 		s->number = -1;
-	sock_each_number(sock_mark, NULL);
+	sock_each_number(false, sock_mark, NULL);
 	for (struct sock *s = all, *next; s; s = next) {
 		next = s->next;
 		if (sock_is_loose(s) && s->number < 0)
@@ -235,7 +200,7 @@ int sock_number(struct sock *s)
 	if (s->number >= 0 && !ms_fstat(s->number, &st) && S_ISSOCK(st.st_mode) && st.st_ino == s->ino)
 		return s->number;
 	s->number = -1;
-	sock_each_number(sock_mark, NULL);
+	sock_each_number(false, sock_mark, NULL);
 	return s->number;
 }
 
@@ -245,6 +210,22 @@ bool sock_port_taken(uint16_t port, const struct sock *but)
 		if (s != but && s->port == port && !s->gone && (s->kind == SOCK_IS_LISTENER || (s->kind == SOCK_IS_IDLE && s->bound)))
 			return true;
 	return false;
+}
+
+/* For a socket whose own end has a number already. */
+bool sock_pair_take(struct sock *s, int *app)
+{
+	uint64_t ino;
+	int pair[2];
+
+	if (s->fd < 0 || !image_pair(pair, &ino))
+		return false;
+	ms_dup3(pair[1], s->fd, O_CLOEXEC);
+	core_own_fd(pair[0], true); /* lent: see sock_pairs_return */
+	core_own_fd(pair[1], true);
+	*app = pair[0];
+	sock_rename(s, ino);
+	return true;
 }
 
 /* Only the program's end's inode counts from here on. *app is the caller's to place. */
@@ -291,7 +272,7 @@ void sock_replace_file(const struct sock *s, uint64_t ino, int fd, int file)
 	struct stat st;
 
 	if (s->duplicated)
-		sock_each_number(sock_put, &put);
+		sock_each_number(false, sock_put, &put);
 	else if (!ms_fstat(fd, &st))
 		sock_put(fd, &st, &put);
 }

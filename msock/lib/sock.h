@@ -135,12 +135,12 @@ void sock_replace_file(const struct sock *s, uint64_t ino, int fd, int file);
 /* Put a pair under every number of s; the library's end is s->fd. 0 or -errno. */
 int sock_make_pair(struct sock *s, int fd);
 int sock_pair_open(struct sock *s, int *app);
+bool sock_pair_take(struct sock *s, int *app); /* at the target: one that was made before the freeze */
 void sock_close_own(struct sock *s);
 void sock_lose_own(struct sock *s);
 
-/* Call for every descriptor of the process; for those that are sockets. */
-void sock_each_fd(void (*call)(int fd, void *arg), void *arg);
-void sock_each_number(void (*call)(int fd, const struct stat *st, void *arg), void *arg);
+/* Call for every descriptor of the process that is a socket and not the library's; still: as in fds.h. */
+void sock_each_number(bool still, void (*call)(int fd, const struct stat *st, void *arg), void *arg);
 
 /* A number that it has now, or -1. */
 int sock_number(struct sock *s);
@@ -198,5 +198,7 @@ void sock_resume(void);
 void sock_settle(void);
 void sock_after_fork_child(void);
 int sock_own_fds(int *fds, int max);
+const int *sock_all_fds(size_t *count); /* behind sock_freeze: all that the process has; NULL: not known */
+uint32_t sock_pairs(void); /* that a target will want, and some for those that come while it is made ready */
 
 #endif

@@ -595,7 +595,7 @@ void sock_closing(struct sock *s, int fd)
 	if (!s->direct)
 		return;
 	if (s->duplicated)
-		sock_each_number(sock_count_number, &others);
+		sock_each_number(false, sock_count_number, &others);
 	if (others.count > 1)
 		return;
 	sock_inline(fd, 1); /* or what lies behind an urgent byte is not counted */

@@ -2,6 +2,7 @@
 #include "lib/sock_epoll.h"
 
 #include "lib/core.h"
+#include "lib/fds.h"
 #include "lib/log.h"
 #include "lib/mem.h"
 #include "lib/sock.h"
@@ -65,11 +66,30 @@ static const char *text_after(const char *at, const char *word)
 	return NULL;
 }
 
+static int epoll_add(int ep, int fd, const struct epoll_event *event)
+{
+	struct sock_epoll *e = mem_alloc(sizeof(*e));
+
+	if (!e)
+		return -ENOMEM;
+	e->ep = ep;
+	e->fd = fd;
+	e->event = *event;
+	e->next = epolls;
+	epolls = e;
+	return 0;
+}
+
+int sock_epoll_watched(int ep, int fd, const struct epoll_event *event)
+{
+	return core_next_own_fd(fd) == fd ? 0 : epoll_add(ep, fd, event);
+}
+
 /* A line "tfd: N events: HEX data: HEX ..." of a set, if the number is one of ours. */
 static int epoll_note_line(int ep, const char *line, const struct epoll_search *search)
 {
 	const char *tfd = text_after(line, "tfd:"), *events = text_after(line, "events:"), *data = text_after(line, "data:");
-	struct sock_epoll *e;
+	struct epoll_event event;
 	struct sock *s;
 	int fd;
 
@@ -79,16 +99,9 @@ static int epoll_note_line(int ep, const char *line, const struct epoll_search *
 	s = sock_find(fd);
 	if ((!s && !udp_find(fd)) || !search->wanted(s))
 		return 0;
-	e = mem_alloc(sizeof(*e));
-	if (!e)
-		return -ENOMEM;
-	e->ep = ep;
-	e->fd = fd;
-	e->event.events = (uint32_t)text_number(&events, 16);
-	e->event.data.u64 = text_number(&data, 16);
-	e->next = epolls;
-	epolls = e;
-	return 0;
+	event.events = (uint32_t)text_number(&events, 16);
+	event.data.u64 = text_number(&data, 16);
+	return epoll_add(ep, fd, &event);
 }
 
 /* Each whole line of the text; returns the bytes of the one that is not whole. */
@@ -142,7 +155,7 @@ static bool fd_is_epoll(int fd)
 	return n == sizeof(name) - 1 && !__builtin_memcmp(link, name, sizeof(name) - 1) && core_next_own_fd(fd) != fd;
 }
 
-static void epoll_try(int fd, void *arg)
+static void epoll_try(int fd, int flags, void *arg)
 {
 	struct epoll_search *search = arg;
 
@@ -183,7 +196,7 @@ void sock_epoll_duplicated(int fd)
 	sets_unknown = sets_unknown || (epoll_is_known(fd) && fd_is_epoll(fd));
 }
 
-static void epoll_found(int fd, void *arg)
+static void epoll_found(int fd, int flags, void *arg)
 {
 	if (fd_is_epoll(fd))
 		sock_epoll_made(fd);
@@ -191,7 +204,7 @@ static void epoll_found(int fd, void *arg)
 
 void sock_epolls_find(void)
 {
-	sock_each_fd(epoll_found, NULL);
+	fds_each(false, epoll_found, NULL);
 }
 
 static void epoll_note_known(struct epoll_search *search)
@@ -210,7 +223,7 @@ int sock_epolls_note(bool (*wanted)(const struct sock *s))
 
 	sock_epolls_forget();
 	if (sets_unknown)
-		sock_each_fd(epoll_try, &search);
+		fds_each(false, epoll_try, &search);
 	else
 		epoll_note_known(&search);
 	return search.err;

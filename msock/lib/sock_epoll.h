@@ -12,6 +12,7 @@
 #define MSOCK_LIB_SOCK_EPOLL_H
 
 #include <stdbool.h>
+#include <sys/epoll.h>
 
 struct sock;
 
@@ -22,6 +23,10 @@ void sock_epolls_find(void);
 
 /* Note the registrations of the sockets of which wanted() says so; it is given NULL for a UDP socket. 0 or -errno. */
 int sock_epolls_note(bool (*wanted)(const struct sock *s));
+
+/* At a freeze the image reads the sets, and tells what it finds of the library's and the program's sockets. 0 or
+ * -errno. */
+int sock_epoll_watched(int ep, int fd, const struct epoll_event *event);
 
 /* Take out of the sets what was noted: the numbers still have the files that were registered. */
 void sock_epolls_remove(void);

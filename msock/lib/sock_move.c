@@ -9,8 +9,10 @@
  */
 #include "lib/sock.h"
 
+#include "image/image.h"
 #include "lib/conn.h"
 #include "lib/core.h"
+#include "lib/fds.h"
 #include "lib/listener.h"
 #include "lib/log.h"
 #include "lib/mem.h"
@@ -21,9 +23,13 @@
 #include <errno.h>
 #include <sys/stat.h>
 
-enum { SOCK_PIECE = 65536, SOCK_ASKED = 256 };
+enum { SOCK_PIECE = 65536, SOCK_ASKED = 256, SOCK_MORE = 8 };
 
 static uint8_t piece[SOCK_PIECE];
+
+/* All descriptors, as the freeze has found them: the image need not look again. */
+static int all_fds[IMAGE_FDS_MAX];
+static size_t all_count;
 
 int sock_own_fds(int *fds, int max)
 {
@@ -32,7 +38,25 @@ int sock_own_fds(int *fds, int max)
 	for (struct sock *s = sock_first(); s && n < max; s = s->next)
 		if (s->fd >= 0)
 			fds[n++] = s->fd;
+	for (struct sock *s = sock_first(); s; s = s->next)
+		for (const struct sock_number *k = s->numbers; k && n < max; k = k->next)
+			fds[n++] = k->fd;
 	return n;
+}
+
+const int *sock_all_fds(size_t *count)
+{
+	*count = all_count;
+	return all_count && all_count <= IMAGE_FDS_MAX ? all_fds : NULL;
+}
+
+uint32_t sock_pairs(void)
+{
+	uint32_t n = 0;
+
+	for (const struct sock *s = sock_first(); s; s = s->next)
+		n += s->kind != SOCK_IS_IDLE;
+	return n ? n + n / 8 + SOCK_MORE : 0;
 }
 
 static void sock_forget_numbers(struct sock *s)
@@ -44,10 +68,6 @@ static void sock_forget_numbers(struct sock *s)
 		mem_free(n, sizeof(*n));
 	}
 }
-
-struct sock_count {
-	bool failed;
-};
 
 static void sock_note_owner(struct sock *s, int fd)
 {
@@ -69,21 +89,24 @@ static void sock_return_owner(const struct sock *s, int fd)
 		ms_fcntl(fd, F_SETSIG, s->owner_signal);
 }
 
-static void sock_note_number(int fd, const struct stat *st, void *arg)
+static void sock_note_number(int fd, int flags, void *arg)
 {
-	struct sock *s = sock_find_inode(st->st_ino);
-	struct sock_count *count = arg;
+	struct sock *s = core_next_own_fd(fd) == fd ? NULL : sock_find(fd);
 	struct sock_number *n;
+	bool *failed = arg;
 
+	if (all_count < IMAGE_FDS_MAX)
+		all_fds[all_count] = fd;
+	all_count++;
 	if (!s)
 		return;
 	n = mem_alloc(sizeof(*n));
 	if (!n) {
-		count->failed = true;
+		*failed = true;
 		return;
 	}
 	n->fd = fd;
-	n->cloexec = ms_fcntl(fd, F_GETFD, 0) & FD_CLOEXEC;
+	n->cloexec = flags & FD_CLOEXEC;
 	n->next = s->numbers;
 	s->numbers = n;
 	s->number = fd;
@@ -177,26 +200,21 @@ static int sock_empty_some(struct sock **at)
 	return err;
 }
 
-static bool sock_is_any(const struct sock *s)
-{
-	return true;
-}
-
 int sock_freeze(void)
 {
-	struct sock_count count = { 0 };
-	int err = 0;
+	bool failed = false;
+	int err;
 
+	all_count = 0;
 	if (!sock_first() && !udp_first())
 		return 0;
 	for (struct sock *s = sock_first(); s; s = s->next)
 		sock_forget_numbers(s);
-	sock_each_number(sock_note_number, &count);
+	err = fds_each(true, sock_note_number, &failed);
 	for (struct sock *s = sock_first(); s && !err;)
 		err = sock_empty_some(&s);
-	if (!err)
-		err = sock_epolls_note(sock_is_any);
-	return count.failed ? -ENOMEM : err;
+	sock_epolls_forget(); /* the image finds what the sets watch, and tells (sock_epoll_watched) */
+	return failed ? -ENOMEM : err;
 }
 
 static void sock_sync_all(void)
@@ -209,8 +227,20 @@ static void sock_sync_all(void)
 	}
 }
 
+static void sock_pairs_return(void)
+{
+	int first, end;
+
+	if (!image_pairs_lent(&first, &end))
+		return;
+	ms_close_range((unsigned)first, (unsigned)end - 1, 0);
+	for (int fd = first; fd < end; fd++)
+		core_own_fd(fd, false);
+}
+
 void sock_settle(void)
 {
+	sock_pairs_return();
 	for (struct sock *s = sock_first(); s; s = s->next)
 		sock_forget_numbers(s);
 	sock_epolls_forget();
@@ -249,14 +279,22 @@ static void sock_last_words(struct sock *s, int app)
 		ms_send(app, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
+static unsigned taken, made; /* pairs, in this freeze */
+
 /* The program's end, as it was. */
 static int sock_remake_pair(struct sock *s)
 {
 	bool over = s->fd < 0;
-	int app, err = sock_pair_open(s, &app);
+	int app, err;
 
-	if (err)
-		return err;
+	if (sock_pair_take(s, &app)) {
+		taken++;
+	} else {
+		err = sock_pair_open(s, &app);
+		if (err)
+			return err;
+		made++;
+	}
 	sock_options_apply(s, app, true);
 	if (s->filler) {
 		s->filler = 0;
@@ -290,7 +328,7 @@ static void sock_place(struct sock *s, int fd)
 		}
 		s->number = n->fd;
 	}
-	if (!stays)
+	if (!stays && core_next_own_fd(fd) != fd)
 		ms_close(fd);
 }
 
@@ -304,7 +342,8 @@ static void sock_remake(struct sock *s)
 		return;
 	}
 	sock_return_owner(s, fd); /* behind what is given again, for which there was a signal */
-	ms_fcntl(fd, F_SETFL, s->flags & (O_NONBLOCK | O_ASYNC));
+	if (s->flags & (O_NONBLOCK | O_ASYNC))
+		ms_fcntl(fd, F_SETFL, s->flags & (O_NONBLOCK | O_ASYNC));
 	sock_place(s, fd);
 	if (listener && s->listener && s->listener->first)
 		sock_listener_tell(s);
@@ -314,6 +353,7 @@ void sock_resume(void)
 {
 	struct sock *next;
 
+	taken = made = 0;
 	for (struct sock *s = sock_first(); s; s = s->next)
 		engine_forget(&s->watch);
 	for (struct sock *s = sock_first(); s; s = next) {
@@ -324,13 +364,24 @@ void sock_resume(void)
 			sock_lose_own(s);
 	}
 	sock_epolls_add();
+	if (taken || made)
+		ms_log(LOG_INFO, "%u pairs of sockets were made before the freeze, %u in it", taken, made);
+}
+
+static bool sock_is_torn(const struct sock *s)
+{
+	return s && s->numbers && s->kind == SOCK_IS_STREAM && s->fd < 0;
 }
 
 /* What was taken out of a pair without a library's end cannot be given to it: it is made again here too. */
 void sock_thaw(void)
 {
+	int err = sock_epolls_note(sock_is_torn);
+
+	if (err)
+		ms_log(LOG_ERROR, "cannot read what the program's epoll sets watch: error %d", -err);
 	for (struct sock *s = sock_first(); s; s = s->next) {
-		if (s->numbers && s->kind == SOCK_IS_STREAM && s->fd < 0)
+		if (sock_is_torn(s))
 			sock_remake(s);
 		else
 			sock_refill(s);

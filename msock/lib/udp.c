@@ -82,7 +82,7 @@ static void udp_sweep(void)
 		return;
 	for (struct udp *u = all; u; u = u->next)
 		u->number = -1;
-	sock_each_number(udp_mark, NULL);
+	sock_each_number(false, udp_mark, NULL);
 	for (struct udp *u = all, *next; u; u = next) {
 		next = u->next;
 		if (u->number < 0)
@@ -141,7 +141,7 @@ int udp_number(struct udp *u)
 	if (u->number >= 0 && !ms_fstat(u->number, &st) && S_ISSOCK(st.st_mode) && st.st_ino == u->ino)
 		return u->number;
 	u->number = -1;
-	sock_each_number(udp_mark, NULL);
+	sock_each_number(false, udp_mark, NULL);
 	return u->number;
 }
 
@@ -162,7 +162,7 @@ bool udp_has_other_number(const struct udp *u, int fd)
 {
 	struct udp_search s = { .ino = u->ino, .but = fd };
 
-	sock_each_number(udp_search, &s);
+	sock_each_number(false, udp_search, &s);
 	return s.found;
 }
 

@@ -294,7 +294,7 @@ int udp_freeze(void)
 	udp_pen_empty();
 	for (struct udp *u = udp_first(); u; u = u->next)
 		udp_move_forget(u);
-	sock_each_number(note_number, &err);
+	sock_each_number(true, note_number, &err);
 	for (struct udp *u = udp_first(); u && !err; u = u->next) {
 		if (!u->numbers)
 			continue;

@@ -3,6 +3,7 @@
 #include "image/capture.h"
 #include "image/mem.h"
 #include "image/restore/restore.h"
+#include "lib/fds.h"
 
 #include <cpuid.h>
 #include <errno.h>
@@ -290,6 +291,45 @@ static int frame_ping(struct ms_codec *c)
 	return 0;
 }
 
+/* One more pair under the next two numbers. False: it cannot be had. */
+static bool pair_make(struct image_arrival *a)
+{
+	int low[2], made[2], one = 1;
+	struct stat st;
+
+	if (ms_socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, low))
+		return false;
+	for (int i = 0; i < 2; i++) {
+		made[i] = (int)ms_fcntl(low[i], F_DUPFD_CLOEXEC, a->pairs_end + i);
+		ms_close(low[i]);
+	}
+	if (made[0] != a->pairs_end || made[1] != a->pairs_end + 1 || ms_fstat(made[0], &st)) {
+		ms_close(made[0]);
+		ms_close(made[1]);
+		return false;
+	}
+	ms_setsockopt(made[1], SOL_SOCKET, SO_OOBINLINE, &one, sizeof(one));
+	a->pair_ino[(made[0] - a->pairs) / 2] = st.st_ino;
+	a->pairs_end += 2;
+	return true;
+}
+
+/* Ahead of the threads: a table of descriptors that several threads share grows slowly. */
+static int frame_pairs(struct ms_codec *c)
+{
+	struct image_arrival *a = &restore.arrival;
+	uint32_t n = ms_get_u32(c), first = ms_get_u32(c);
+
+	if (c->bad || a->pair_ino || !n || n > IMAGE_PAIRS_MAX || first > IMAGE_FDS_MAX)
+		return bad("more sockets than can be");
+	fds_raise_limit();
+	a->pairs = a->pairs_end = (int)first;
+	a->pair_ino = zone_alloc(n * sizeof(*a->pair_ino));
+	while (n && pair_make(a)) /* the member makes the rest itself */
+		n--;
+	return 0;
+}
+
 static long faults(void)
 {
 	struct rusage use = { 0 };
@@ -530,6 +570,8 @@ static int frame_take(uint8_t type, struct ms_codec *c, uint64_t bytes)
 		return frame_areas_end(c);
 	case IMAGE_TOUCH:
 		return frame_touch(c);
+	case IMAGE_PAIRS:
+		return frame_pairs(c);
 	case IMAGE_PING:
 		return frame_ping(c);
 	case IMAGE_FREEZE:
