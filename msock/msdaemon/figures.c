@@ -124,6 +124,25 @@ static double machine_cores(void)
 	return sched_getaffinity(0, sizeof(set), &set) ? (double)sysconf(_SC_NPROCESSORS_ONLN) : CPU_COUNT(&set);
 }
 
+/* The name of a group, behind the hierarchy that is mounted for version 1's controllers. */
+static const char *group_name(const char *dir)
+{
+	return strchr(dir + strlen("/sys/fs/cgroup/"), '/');
+}
+
+/* Version 1 has a controller of its own for what was used, mounted with the other or apart; its group is to be the same one. */
+static void find_used(struct figures *f, const char *root)
+{
+	bool v2 = true;
+
+	*f->used_group = 0;
+	if (!*f->cpu_group || f->v2)
+		return;
+	find_group(root, "cpuacct", f->used_group, &v2);
+	if (v2 || strcmp(group_name(f->used_group), group_name(f->cpu_group)) != 0)
+		*f->used_group = 0;
+}
+
 void figures_open(struct figures *f, const char *root)
 {
 	char boot[64] = "";
@@ -141,6 +160,7 @@ void figures_open(struct figures *f, const char *root)
 	f->cores = machine_cores();
 	if (cpu_quota(f, root) <= 0) /* nothing is gained by looking at the group alone: others load its processors */
 		*f->cpu_group = 0;
+	find_used(f, root);
 	snprintf(f->machine, sizeof(f->machine), "%.40s%.100s", boot, f->cpu_group);
 }
 
@@ -152,8 +172,8 @@ static double used_s(const struct figures *f, const char *root)
 
 	if (*f->cpu_group && f->v2)
 		return read_item(root, f->cpu_group, "cpu.stat", "usage_usec ", 0) / 1e6;
-	if (*f->cpu_group)
-		return read_number(root, f->cpu_group, "cpuacct.usage", 0) / 1e9;
+	if (*f->cpu_group && *f->used_group)
+		return read_number(root, f->used_group, "cpuacct.usage", 0) / 1e9;
 	stat = open_at(root, "/proc", "stat");
 	if (!stat)
 		return 0;

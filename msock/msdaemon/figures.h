@@ -23,6 +23,7 @@ struct figures {
 	/* Between calls: */
 	double used_s, at_s;
 	char cpu_group[FIGURES_PATH], memory_group[FIGURES_PATH]; /* directories; "": the whole machine */
+	char used_group[FIGURES_PATH]; /* version 1: who tells what cpu_group has used; "": only the whole machine */
 	bool v2, memory_v2; /* which of the two interfaces these have */
 };
 

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 
+import labgroup
 import labrpc
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -34,6 +35,7 @@ class Keeper:
         self.directory = directory
         self.lab = lab
         self.hosts = {}  # name: (unshare process, init's pid, init's pidfd)
+        self.groups = {}  # name: its control group
 
     def ip(self, *words):
         done = subprocess.run(["ip", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
@@ -88,6 +90,8 @@ class Keeper:
         poll.poll()  # an init ends after all of its pid namespace
         os.close(init)
         process.wait()
+        if name in self.groups:
+            self.groups.pop(name).remove()
         try:
             self.ip("link", "delete", name)
         except labrpc.LabError:
@@ -117,8 +121,11 @@ class Keeper:
             self.ip("link", "set", name, "master", "switch")
             os.unlink(mark)
         elif verb == "shape":
-            subprocess.run(["tc", "qdisc", "replace", "dev", name, "root", "tbf", "rate", message["rate"], "burst", "64kb",
+            subprocess.run(["tc", "qdisc", "replace", "dev", name, "root", "tbf", "rate", message["amount"], "burst", "64kb",
                             "latency", "50ms"], check=True, stdin=subprocess.DEVNULL)
+        elif verb == "quota":
+            self.groups[name] = labgroup.Group(f"{os.path.basename(self.directory)}-{name}", int(message["amount"]))
+            self.groups[name].take(self.hosts[name][1])
         elif verb == "list":
             return {"hosts": {n: init for n, (_, init, _) in self.hosts.items()}}
         elif verb != "down":

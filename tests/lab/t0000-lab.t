@@ -116,6 +116,22 @@ def network(directory):
     tap.equal(lab(directory, "shape", "h2", "100mbit").returncode, 0, "shape")
 
 
+def quota(directory):
+    """A quarter of a processor: 0.2 s of work take the host about 0.8 s, whatever the machine does; and no group is left (below)."""
+    if not any(os.access(f"/sys/fs/cgroup/{name}", os.W_OK) for name in ("cpu", "cgroup.subtree_control")):
+        return tap.skip("a host's share of a processor", "no control group can be made here")
+    work = "import time; s = time.monotonic()\nwhile time.process_time() < 0.2: pass\nprint(time.monotonic() - s)"
+    done = lab(directory, "quota", "h3", "25")
+    tap.equal(done.returncode, 0, "quota")
+    took = float(lab(directory, "run", "h3", "/usr/bin/python3", "-c", work).stdout)
+    return tap.ok(took > 0.6, "a host gets no more than its share", took)
+
+
+def groups(directory):
+    return [os.path.join(where, name) for where, names, _ in os.walk("/sys/fs/cgroup") for name in names
+            if name.startswith(os.path.basename(directory))]
+
+
 def power(directory):
     env = dict(os.environ, MSOCK_LAB=directory)
     init = inits(directory)[2]
@@ -169,9 +185,11 @@ def test():
         separate(directory)
         ssh(directory)
         network(directory)
+        quota(directory)
         power(directory)
     finally:
         lab(directory, "down")
+    tap.equal(groups(directory), [], "no control group is left")
     leaves_nothing()
 
 

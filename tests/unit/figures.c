@@ -124,6 +124,24 @@ static void group_version_1(void **state)
 	assert_int_equal(f.memory_bytes, 1000 * 1024);
 }
 
+/* The two controllers may be mounted apart. */
+static void group_version_1_apart(void **state)
+{
+	struct figures f;
+
+	put("/proc/self/cgroup", "9:cpuacct:/h3\n4:memory:/\n2:cpu:/h3\n0::/\n");
+	put("/sys/fs/cgroup/cpu/h3/cpu.cfs_quota_us", "5000\n");
+	put("/sys/fs/cgroup/cpu/h3/cpu.cfs_period_us", "10000\n");
+	put("/sys/fs/cgroup/cpuacct/h3/cpuacct.usage", "1000000000\n");
+	figures_open(&f, root);
+	figures_update(&f, root);
+	usleep(20000);
+	put("/sys/fs/cgroup/cpuacct/h3/cpuacct.usage", "1005000000\n");
+	figures_update(&f, root);
+	assert_true(f.cores == 0.5);
+	assert_true(f.busy > 0 && f.busy <= 0.25);
+}
+
 /* A group without a limit competes with all others for the machine: the machine's figures count. */
 static void group_without_limit(void **state)
 {
@@ -154,6 +172,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(without_pressure, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(group_version_2, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(group_version_1, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(group_version_1_apart, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(group_without_limit, set_up, tear_down),
 		cmocka_unit_test(nothing),
 	};
