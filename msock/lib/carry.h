@@ -13,7 +13,7 @@
 
 enum {
 	CARRY_BLOCK = 256 * 1024, /* bytes of one block with its head */
-	CARRY_LIMIT = 64 << 20,   /* bytes a stream may carry (interposing.md R14) */
+	CARRY_LIMIT = 64 << 20,   /* bytes a stream may carry (interposing.md R14); and then what an older leg holds */
 };
 
 struct carry_block;

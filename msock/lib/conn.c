@@ -107,12 +107,21 @@ void conn_destroy(struct conn *c)
 	mem_free(c, sizeof(*c));
 }
 
+/*
+ * An older leg is read to its end whatever the program does: what is in it has been written, and until then the
+ * stream is in doubt and keeps the member from moving.
+ */
+static bool conn_may_carry(const struct conn *c)
+{
+	return c->carry.length < CARRY_LIMIT || stream_reads(&c->s) == STREAM_FROM_OLDER;
+}
+
 /* What the engine reads by itself. */
 static uint32_t conn_engine_wants(const struct conn *c, enum stream_from from)
 {
 	if (c->phase == CONN_HALF)
 		return EPOLLIN;
-	if (c->phase != CONN_OPEN || c->carry.length >= CARRY_LIMIT || stream_reads(&c->s) != from)
+	if (c->phase != CONN_OPEN || !conn_may_carry(c) || stream_reads(&c->s) != from)
 		return 0;
 	if (from == STREAM_FROM_OLDER)
 		return EPOLLIN;
@@ -302,7 +311,7 @@ int conn_shutdown(struct conn *c)
 /* Take what the leg has into the carry, so that it can be given up. */
 void conn_drain(struct conn *c)
 {
-	for (int i = 0; i < 8 && conn_has_leg(c) && c->carry.length < CARRY_LIMIT; i++) {
+	for (int i = 0; i < 8 && conn_has_leg(c) && conn_may_carry(c); i++) {
 		struct iovec iov;
 		ssize_t n;
 

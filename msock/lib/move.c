@@ -26,6 +26,7 @@ enum {
 };
 
 #define MOVE_AGAIN_NS 20000000ull
+#define MOVE_FULL_NS 100000000ull /* a program that reads takes less between two reads, when there is so much */
 
 struct move move;
 
@@ -76,13 +77,27 @@ static const struct conn *move_undrained(bool local_only)
 	return NULL;
 }
 
-/* A stream that cannot be drained because nobody takes what was drained already. */
-static const struct conn *move_overfull(void)
+static bool move_is_full(const struct conn *c)
 {
-	for (struct conn *c = conn_first(); c; c = c->next)
-		if (move_by_mirror(c) && c->carry.length >= CARRY_LIMIT)
-			return c;
-	return NULL;
+	return c->carry.length >= CARRY_LIMIT;
+}
+
+/* A stream whose carry is full, and of which the program has not read anything for a while: it cannot be drained. */
+static const struct conn *move_overfull(uint64_t now)
+{
+	const struct conn *c = conn_first();
+	uint64_t read;
+
+	while (c && !(move_by_mirror(c) && move_is_full(c)))
+		c = c->next;
+	read = c ? c->s.taken - c->carry.length : 0;
+	if (!c || c->s.id != move.full || read != move.full_read) {
+		move.full = c ? c->s.id : 0;
+		move.full_read = read;
+		move.full_ns = now;
+		return NULL;
+	}
+	return now - move.full_ns > MOVE_FULL_NS ? c : NULL;
 }
 
 /*
@@ -101,11 +116,11 @@ static int move_look(uint64_t now, uint64_t drain_end, uint64_t end)
 		return now < end ? 0 : move_fail("the stream of %u.%u with itself, %lx, is not drained (%s)", local);
 	if (!wet || move.via == MS_VIA_MIRROR)
 		return 1;
-	if (now < drain_end)
+	full = move_overfull(now);
+	if (now < drain_end && !full)
 		return 0;
 	if (move.via == MS_VIA_AUTO)
 		return 1;
-	full = move_overfull();
 	if (full)
 		return move_fail("the program does not read what rank %u.%u has sent: stream %lx (%s) is not drained, "
 				 "its carry is full", full);
@@ -123,11 +138,16 @@ static int move_again(uint64_t *at)
 	return 0;
 }
 
-/* Tell the streams of the move; later those that were opened since, which are steady and know nothing. */
+/*
+ * Tell the streams of the move; later those that were opened since, which are steady and know nothing.  What cannot be
+ * drained unless the program reads is not cut for it: it would wait in two pieces, and could not move at all.
+ */
 static void move_ask_streams(bool all)
 {
 	for (struct conn *c = conn_first(); c; c = c->next) {
 		if (c->phase != CONN_OPEN || !c->s.self->draining || (!all && c->s.state != STREAM_STEADY))
+			continue;
+		if (move.via == MS_VIA_DRAIN && c->s.state == STREAM_STEADY && move_is_full(c))
 			continue;
 		stream_handle(&c->s, STREAM_MOVE, NULL);
 		conn_sync(c);

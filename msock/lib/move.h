@@ -35,6 +35,8 @@ struct move {
 	int image_fd;      /* owned; at its other end is the restorer */
 	bool aborted;      /* D_OUTCOME came before the freeze */
 	uint32_t drained, mirrored;
+	uint64_t full;               /* a stream whose carry is full; 0: none */
+	uint64_t full_read, full_ns; /* what the program had read of it, and since when */
 	struct image_source source;
 	struct image_stats stats;
 	/* at the target */
