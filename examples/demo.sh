@@ -22,10 +22,10 @@ cleanup() {
 }
 trap cleanup EXIT
 trap 'exit 1' INT TERM
-export MSOCK_RUNDIR=$work
+export MSOCK_RUNDIR=$work PATH=$prefix/bin:$PATH
 
 run() {
-	exec "$prefix/bin/mpiexec" -launcher msock -hosts $hosts -n 4 "$heat2d" "$size" "$steps"
+	exec mpiexec -launcher msock -hosts $hosts -n 4 "$heat2d" "$size" "$steps"
 }
 
 # field NAME: a number or a plain string out of one line of JSON on stdin
@@ -43,7 +43,7 @@ progress() {
 # move RANK HOST
 move() {
 	local line
-	if ! line=$("$prefix/bin/msrank-move" --json "$1" "$2"); then
+	if ! line=$(msrank-move --json "$1" "$2"); then
 		echo "demo: rank $1 was not moved to $2: $line" >&2
 		failed=1
 		return

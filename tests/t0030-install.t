@@ -20,6 +20,7 @@ TCL = """
 proc module-whatis {t} {}
 proc conflict {args} {}
 proc prepend-path {name value} { puts "$name $value" }
+proc append-path {name value} { puts "$name+ [list $value]" }
 proc setenv {name value} { puts "$name $value" }
 source [lindex $argv 0]
 """
@@ -115,8 +116,8 @@ def module(directory):
         file.flush()
         done = run("tclsh", file.name, path)
     told = dict(line.split(" ", 1) for line in done.stdout.splitlines())
-    tap.equal(told, {"PATH": setting("bindir"), "LD_LIBRARY_PATH": setting("libdir"), "MANPATH": setting("mandir"),
-                     "PKG_CONFIG_PATH": setting("pkgconfigdir"), "HYDRA_LAUNCHER": "msock"}, "the module file names our places")
+    tap.equal(told, {"PATH": setting("modulebindir"), "LD_LIBRARY_PATH": setting("modulelibdir"), "MANPATH": setting("modulemandir"), "MANPATH+": "{}",
+                     "PKG_CONFIG_PATH": setting("modulepkgconfigdir"), "HYDRA_LAUNCHER": "msock"}, "the module file names our places")
     tap.equal([name for name, value in told.items() if value[0] == "/" and not os.path.isdir(directory + value)], [], "which exist")
 
 
@@ -132,6 +133,9 @@ def check(directory):
         return
     commands = pages(directory)
     tap.ok(len(commands) >= 3, "commands are installed", commands)
+    places = {"libmsock.so.0": "libdir", "libmsock-preload.so": "preloaddir", "msdaemon": "helperdir", "msock.h": "includedir"}
+    tap.equal([name for name, place in places.items() if not os.path.exists(os.path.join(directory + setting(place), name))], [],
+              "libraries, helpers and the header are installed")
     completion(directory, commands)
     module(directory)
     package(directory)
