@@ -16,12 +16,11 @@
 
 enum { PS_ANSWER_MS = 10000 };
 
-static const char usage[] =
-	"usage: msrank-ps [JOB] [--comm] [--json]\n"
-	"Shows the ranks of a job that runs under mpiexec -launcher msock, and its hosts.\n"
-	"JOB need not be named when you have just one.\n"
-	"  --comm   who talks to whom: bytes over the streams that are open\n"
-	"  --json   one object: job, ranks, hosts, moves; see msrank-ps(1)\n";
+static const char usage[] = "usage: msrank-ps [JOB] [--comm] [--json]\n"
+			    "Shows the ranks of a job that runs under mpiexec -launcher msock, and its hosts.\n"
+			    "JOB need not be named when you have just one.\n"
+			    "  --comm   who talks to whom: bytes over the streams that are open\n"
+			    "  --json   one object: job, ranks, hosts, moves; see msrank-ps(1)\n";
 
 static int by_member(const void *a, const void *b)
 {
@@ -71,18 +70,17 @@ static json_t *series(const double *list, size_t count)
 
 static json_t *host_json(const Ms__HostState *h)
 {
-	json_t *o = json_pack("{s:s, s:b, s:i, s:I}", "host", h->name, "up", h->up, "mirrors", (int)h->mirrors, "relays",
-			      (json_int_t)h->relays);
+	json_t *o = json_pack("{s:s, s:b, s:b, s:i, s:I}", "host", h->name, "up", h->up, "starting", h->starting,
+			      "mirrors", (int)h->mirrors, "relays", (json_int_t)h->relays);
 
 	if (!h->now)
 		return o;
-	json_object_update_new(o, json_pack("{s:s, s:f, s:o, s:i, s:o, s:I, s:I, s:{s:o, s:o}}", "machine",
-					    h->now->machine, "cores", h->now->cores, "busy", known(h->now->busy),
-					    "runnable", (int)h->now->runnable, "pressure", known(h->now->pressure),
-					    "memory_bytes", (json_int_t)h->now->memory_bytes, "free_bytes",
-					    (json_int_t)h->now->free_bytes, "history", "busy",
-					    series(h->busy, h->n_busy), "pressure",
-					    series(h->pressure, h->n_pressure)));
+	json_object_update_new(
+		o, json_pack("{s:s, s:f, s:o, s:i, s:o, s:I, s:I, s:{s:o, s:o}}", "machine", h->now->machine, "cores",
+			     h->now->cores, "busy", known(h->now->busy), "runnable", (int)h->now->runnable, "pressure",
+			     known(h->now->pressure), "memory_bytes", (json_int_t)h->now->memory_bytes, "free_bytes",
+			     (json_int_t)h->now->free_bytes, "history", "busy", series(h->busy, h->n_busy), "pressure",
+			     series(h->pressure, h->n_pressure)));
 	return o;
 }
 
@@ -124,7 +122,7 @@ static void print_hosts(const Ms__PsReply *p)
 {
 	char busy[16], pressure[16];
 
-	printf("%-20s %-5s %6s %6s %6s %9s %10s %10s\n", "HOST", "STATE", "RANKS", "CORES", "BUSY", "PRESSURE",
+	printf("%-20s %-8s %6s %6s %6s %9s %10s %10s\n", "HOST", "STATE", "RANKS", "CORES", "BUSY", "PRESSURE",
 	       "FREE MB", "MEMORY MB");
 	for (size_t i = 0; i < p->n_hosts; i++) {
 		const Ms__HostState *h = p->hosts[i];
@@ -132,7 +130,7 @@ static void print_hosts(const Ms__PsReply *p)
 
 		for (size_t k = 0; k < p->n_ranks; k++)
 			ranks += !strcmp(p->ranks[k]->host, h->name) && strcmp(p->ranks[k]->state, "ended");
-		printf("%-20s %-5s %6u", h->name, h->up ? "up" : "lost", ranks);
+		printf("%-20s %-8s %6u", h->name, h->up ? "up" : h->starting ? "starting" : "lost", ranks);
 		if (h->now)
 			printf(" %6.2f %6s %9s %10.0f %10.0f", h->now->cores, known_text(h->now->busy, busy),
 			       known_text(h->now->pressure, pressure), (double)h->now->free_bytes / 1e6,

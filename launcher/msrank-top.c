@@ -24,20 +24,21 @@
 
 enum { ANSWER_MS = 10000, LINE = 512, BAR = 20, HOST_WIDTH = 20 };
 
-static const char usage[] = "usage: msrank-top [JOB] [--every S]\n"
-			    "Shows the hosts, ranks and moves of a job as they are; S is 2 by default.\n"
-			    "Keys: up and down choose a rank, m moves it (to a host whose name or number is asked for),\n"
-			    "e empties a host, q ends.\n";
+static const char usage[] =
+	"usage: msrank-top [JOB] [--every S]\n"
+	"Shows the hosts, ranks and moves of a job as they are; S is 2 by default.\n"
+	"Keys: up and down choose a rank, m moves it (to a host whose name or number is asked for),\n"
+	"e empties a host, q ends.\n";
 
 struct top {
 	struct client *client;
-	Ms__Msg *msg; /* the last answer; owned */
-	size_t chosen; /* rank */
+	Ms__Msg *msg;                  /* the last answer; owned */
+	size_t chosen;                 /* rank */
 	char question[64], input[256]; /* while a line is typed; question "": none */
-	int verb;      /* 'm' or 'e' */
-	char said[LINE]; /* the last line */
-	pid_t mover;   /* 0: none */
-	int mover_fd;  /* what it says */
+	int verb;                      /* 'm' or 'e' */
+	char said[LINE];               /* the last line */
+	pid_t mover;                   /* 0: none */
+	int mover_fd;                  /* what it says */
 };
 
 static int by_member(const void *a, const void *b)
@@ -93,7 +94,8 @@ static int draw_hosts(const Ms__PsReply *p, int y)
 			ranks += !strcmp(p->ranks[k]->host, h->name) && strcmp(p->ranks[k]->state, "ended");
 		history(h, before);
 		if (!h->up)
-			mvprintw(y++, 0, "%3zu %-*.*s lost", i + 1, HOST_WIDTH, HOST_WIDTH, h->name);
+			mvprintw(y++, 0, "%3zu %-*.*s %s", i + 1, HOST_WIDTH, HOST_WIDTH, h->name,
+				 h->starting ? "starting" : "lost");
 		else if (!h->now)
 			mvprintw(y++, 0, "%3zu %-*.*s %5u", i + 1, HOST_WIDTH, HOST_WIDTH, h->name, ranks);
 		else

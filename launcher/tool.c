@@ -106,6 +106,7 @@ static void census_fill(struct census *s)
 		ms__host_state__init(e);
 		e->name = h->name;
 		e->up = h->link != NULL;
+		e->starting = !h->link && !h->lost;
 		e->says = h->says;
 		history_fill(h, e);
 	}
@@ -252,8 +253,8 @@ void tool_listen(struct coord *c)
 		coord_fail(c, "the job directory's name is too long for a socket: %s; set MSOCK_RUNDIR", c->dir);
 	snprintf(path, sizeof(path), "%s/coord.sock", c->dir);
 	/* The name is never missing: callers know by that that the job is over. */
-	if (fd < 0 || (unlink(at.sun_path) && errno != ENOENT) || bind(fd, (struct sockaddr *)&at, sizeof(at)) || listen(fd, 256) ||
-	    rename(at.sun_path, path))
+	if (fd < 0 || (unlink(at.sun_path) && errno != ENOENT) || bind(fd, (struct sockaddr *)&at, sizeof(at)) ||
+	    listen(fd, 256) || rename(at.sun_path, path))
 		coord_fail(c, "cannot listen on %s: %s", path, strerror(errno));
 	event_add(event_new(c->base, fd, EV_READ | EV_PERSIST, accept_cb, c), NULL);
 }

@@ -182,8 +182,36 @@ def blanks():
     launch.shutil.rmtree(top)
 
 
+def begins():
+    """A host whose daemon is not there yet has not been lost."""
+    top = launch.tempfile.mkdtemp(prefix="msock-begins-")
+    hold, helpers = os.path.join(top, "hold"), os.path.join(top, "helpers")
+    os.mkfifo(hold)
+    os.mkdir(helpers)
+    with open(os.path.join(helpers, "msdaemon"), "w", encoding="utf-8") as file:
+        file.write(f'#!/bin/sh\nread go <{hold}\nexec {launch.program("msdaemon")} "$@"\n')
+    os.chmod(os.path.join(helpers, "msdaemon"), 0o755)
+    env = dict(os.environ, MSOCK_RUNDIR=top, MSOCK_LIBDIR=launch.program(".libs"),
+               MSOCK_HELPERDIR=f"{helpers}:{launch.BUILD}:{launch.program('msock/image')}")
+    job = subprocess.Popen([launch.program("msrank-coord")], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    job.stdin.write("job 1-begins\nhost 127.0.0.2\nend\n")
+    job.stdin.flush()
+    states = lambda: subprocess.run([launch.program("msrank-ps")], env=env, capture_output=True, text=True, check=False).stdout.split()
+    tap.ok(tap.until(lambda: "127.0.0.2" in states(), 20), "a job whose host is not up can be looked at")
+    said = states()
+    tap.equal(said[said.index("127.0.0.2") + 1], "starting", "it is shown as starting")
+    with open(hold, "w", encoding="ascii") as file:
+        file.write("go\n")
+    tap.ok(job.stdout.readline().startswith("ready "), "the job is ready")
+    said = states()
+    tap.equal(said[said.index("127.0.0.2") + 1], "up", "and its host up")
+    job.communicate(timeout=60)
+    launch.shutil.rmtree(top)
+
+
 def test():
     blanks()
+    begins()
     whole_job()
     lost_parts()
     bad_starts()
