@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "abroad.h"
+#include "balancer.h"
 #include "master.h"
 #include "history.h"
 #include "join.h"
@@ -360,7 +361,7 @@ void host_reaped(struct coord *c, pid_t pid, int status)
 	struct timeval grace = { HOST_GRACE_S, 0 };
 	struct host *h;
 
-	if (master_reaped(c, pid, status))
+	if (master_reaped(c, pid, status) || balancer_reaped(pid, status))
 		return;
 	TAILQ_FOREACH(h, &c->hosts, entry)
 	{

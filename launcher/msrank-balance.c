@@ -2,7 +2,7 @@
 /*
  * msrank-balance - moves ranks of a running job to where they find processors.
  *
- *   msrank-balance [JOB] [--policy greedy|refine|comm] [--dry-run] [--once | --every S] [--moves N] [--watch S]
+ *   msrank-balance [JOB] [--policy greedy|refine|comm] [--dry-run] [--once | --every S] [--moves N] [--watch S] [--quiet]
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -26,6 +26,7 @@ static const char usage[] =
 	"  --dry-run      say what would be done\n"
 	"  --moves N      at most N moves a round (default 4)\n"
 	"  --watch S      look at the load for S seconds before the first round (default 6)\n"
+	"  --quiet        tell of moves only\n"
 	"One line tells each decision and its reason.\n";
 
 struct wish {
@@ -33,7 +34,7 @@ struct wish {
 	const struct policy *policy;
 	struct balance_limits limits;
 	double every_s, watch_s; /* every_s 0: once */
-	bool dry_run;
+	bool dry_run, quiet;
 };
 
 struct mean { /* of a rank's load, over what was seen since its last move */
@@ -66,7 +67,8 @@ static void take_options(int argc, char **argv, struct wish *w)
 		{ "policy", required_argument, NULL, 'p' }, { "once", no_argument, NULL, 'o' },
 		{ "every", required_argument, NULL, 'e' },  { "dry-run", no_argument, NULL, 'd' },
 		{ "moves", required_argument, NULL, 'm' },  { "watch", required_argument, NULL, 'w' },
-		{ "help", no_argument, NULL, 'h' },	    { NULL, 0, NULL, 0 }
+		{ "quiet", no_argument, NULL, 'q' },	    { "help", no_argument, NULL, 'h' },
+		{ NULL, 0, NULL, 0 }
 	};
 	int opt;
 
@@ -84,6 +86,8 @@ static void take_options(int argc, char **argv, struct wish *w)
 			w->limits.moves = (unsigned)number(optarg, 1);
 		} else if (opt == 'w') {
 			w->watch_s = number(optarg, 0);
+		} else if (opt == 'q') {
+			w->quiet = true;
 		} else if (opt != 'p') {
 			fputs(usage, opt == 'h' ? stdout : stderr);
 			exit(opt == 'h' ? 0 : 2);
@@ -233,12 +237,12 @@ static bool round_made(struct client *client, const struct wish *w, const Ms__Ps
 	b.moved_s = ago = moved_ago(p, &c);
 	n = balance_plan(&b, w->policy, steps, &rejected, &has_rejected);
 	for (unsigned i = 0; i < n; i++) {
-		tell(&b, &steps[i], w->dry_run ? "would move " : "move ");
+		tell(&b, &steps[i], w->dry_run ? "would move " : w->quiet ? "msrank-balance: move " : "move ");
 		good = (w->dry_run || move(client, &c, &steps[i])) && good;
 	}
-	if (!n && has_rejected)
+	if (!n && has_rejected && !w->quiet)
 		tell(&b, &rejected, "stay: not worth it: ");
-	else if (!n)
+	else if (!n && !w->quiet)
 		printf("stay: no rank can move to another machine now\n");
 	fflush(stdout);
 	free(ago);

@@ -24,6 +24,7 @@
 
 #include "abroad.h"
 #include "allocation.h"
+#include "balancer.h"
 #include "coord.h"
 #include "host.h"
 #include "jobdir.h"
@@ -40,7 +41,7 @@ static void note_end(struct coord *c, pid_t pid)
 {
 	struct host *h;
 
-	if (master_reaped(c, pid, 0))
+	if (master_reaped(c, pid, 0) || balancer_reaped(pid, 0))
 		return;
 	TAILQ_FOREACH(h, &c->hosts, entry)
 	if (h->shell.pid == pid)
@@ -91,6 +92,7 @@ void coord_end(struct coord *c, int code)
 	struct host *h;
 
 	c->ending = true;
+	balancer_end();
 	host_send_all(c, LINK_MSG(SHUTDOWN, shutdown, &bye));
 	TAILQ_FOREACH(h, &c->hosts, entry)
 	{
@@ -132,6 +134,7 @@ void coord_check_ready(struct coord *c)
 	if (c->again)
 		tool_listen(c); /* whoever calls from now on is answered by one who knows everything */
 	dprintf(STDOUT_FILENO, "ready %s\n", c->dir);
+	balancer_start(c);
 }
 
 static void start_timeout(evutil_socket_t fd, short what, void *arg)
@@ -315,6 +318,8 @@ int main(void)
 	if (!c.again)
 		tool_listen(&c);
 	metrics_listen(&c);
+	if (!c.again)
+		balancer_check(&c);
 	on_event(&c, SIGCHLD, EV_SIGNAL, sigchld_cb);
 	on_event(&c, SIGTERM, EV_SIGNAL, sigterm_cb);
 	c.stdin_ended = event_new(c.base, STDIN_FILENO, EV_READ | EV_PERSIST, stdin_cb, &c);

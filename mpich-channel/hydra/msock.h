@@ -28,6 +28,10 @@ HYD_status HYDT_bscd_msock_helper(const char *name, char **path);
 /* In the environment of the proxies: the number under which they inherit mpiexec's standard input. */
 #define HYDT_BSCD_MSOCK_STDIN "MSOCK_STDIN_FD"
 
+/* mpiexec's option -balance S[:POLICY]: the coordinator is told by its environment. */
+HYD_status HYDT_bscd_msock_balance(char *arg, char ***argv);
+void HYDT_bscd_msock_balance_help(void);
+
 /* Put the rank's stub in front of its command line.  Does nothing for other launchers. */
 HYD_status HYDT_bscd_msock_stash_stub(struct HYD_string_stash *stash, const char *host, int pgid, int rank);
 

@@ -93,3 +93,28 @@ HYD_status HYDT_bsci_launcher_msock_init(void)
 	MPL_set_listen_attr(1, SOMAXCONN);
 	return HYD_SUCCESS;
 }
+
+void HYDT_bscd_msock_balance_help(void)
+{
+	printf("\n");
+	printf("-balance {seconds}[:{policy}]: With the launcher msock, look at the load so often and move\n");
+	printf("    ranks to where they find processors. Policies: greedy (the default), refine, comm;\n");
+	printf("    see msrank-balance(1)\n\n");
+}
+
+/* The coordinator looks at it, and says what is wrong with it. */
+HYD_status HYDT_bscd_msock_balance(char *arg, char ***argv)
+{
+	HYD_status status = HYD_SUCCESS;
+
+	if (!**argv)
+		HYDU_ERR_SETANDJUMP(status, HYD_FAILURE, "-balance: seconds are missing\n");
+	setenv("MSOCK_BALANCE", **argv, 1);
+	(*argv)++;
+
+fn_exit:
+	return status;
+
+fn_fail:
+	goto fn_exit;
+}

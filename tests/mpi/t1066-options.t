@@ -70,6 +70,7 @@ PROBES = {
     "-usize": (["-usize", "7", "-n", "1", *SHOW], every_rank(1), 0),
     "-pmi-port": (["-pmi-port", "-n", "2", "HEAT2D", "64", "10"], lambda out, err: "checksum" in out, 0),
     "-skip-launch-node": (["-skip-launch-node", "-n", "2", *SHOW], every_rank(2), 0),
+    "-balance": (["-balance", "10s:comm", "-n", "1", *SHOW], every_rank(1), 0),
     "-gpus-per-proc": (["-gpus-per-proc", "0", "-n", "1", *SHOW], every_rank(1), 0),
 }
 
