@@ -49,6 +49,7 @@ struct coord {
 	struct abroad_list abroads; /* jobs that it is joined with */
 	struct guest *guests; /* their members; owned, grows only: a name is never given twice */
 	size_t guest_count;
+	uint32_t children, children_kept; /* forked children have had numbers below; in the journal */
 	uint64_t requests; /* numbers of pings and censuses */
 	bool secret_given; /* by mpiexec: it starts us again if we are killed */
 	bool again;        /* the coordinator before us was killed: what there is of the job is found, not made */

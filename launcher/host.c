@@ -168,6 +168,9 @@ static void daemon_message(struct link *l, const Ms__Msg *msg, void *user)
 	case MS__MSG__BODY_EXIT:
 		rank_from_daemon(h, msg);
 		break;
+	case MS__MSG__BODY_BORN:
+		rank_born(h, msg->born);
+		break;
 	case MS__MSG__BODY_WHERE:
 		rank_where(h, msg->where);
 		break;

@@ -27,6 +27,11 @@ void journal_member(const struct rank *r)
 				    (json_int_t)r->virtual_ip));
 }
 
+void journal_children(struct coord *c)
+{
+	jobdir_note(c, json_pack("{s:I}", "children", (json_int_t)c->children_kept));
+}
+
 void journal_ended(const struct rank *r)
 {
 	jobdir_note(r->c, json_pack("{s:I, s:i, s:s?}", "member", (json_int_t)r->id, "ended", r->status, "lost", r->lost));
@@ -129,9 +134,20 @@ static bool take_move(struct coord *c, json_t *line, struct journal_moves *moves
 	return true;
 }
 
+static bool take_children(struct coord *c, json_t *line)
+{
+	json_int_t number = 0;
+
+	if (json_unpack(line, "{s:I}", "children", &number))
+		return false;
+	c->children = c->children_kept = (uint32_t)number;
+	return true;
+}
+
 static bool take_journal(struct coord *c, json_t *line, struct journal_moves *moves)
 {
-	return json_object_get(line, "move") ? take_move(c, line, moves)
+	return json_object_get(line, "children") ? take_children(c, line)
+	       : json_object_get(line, "move") ? take_move(c, line, moves)
 	       : json_object_get(line, "member") ? take_member(c, line)
 						  : take_host(c, line);
 }

@@ -390,6 +390,9 @@ static bool acceptable(struct coord *c, struct link *tool, const Ms__MoveRequest
 		refuse(tool, q, "", "no rank %u.%u in job %s", q->world, q->rank, c->job);
 	else if (r->ended)
 		refuse(tool, q, r->host->name, "rank %u.%u has ended", q->world, q->rank);
+	else if (r->child)
+		refuse(tool, q, r->host->name, "process %d was forked by rank %u.%u: a child does not move", (int)r->pid,
+		       MS_MEMBER_WORLD(r->parent), MS_MEMBER_RANK(r->parent));
 	else if (!to)
 		refuse(tool, q, r->host->name, "host %s is not one of the job's hosts", q->host);
 	else if (r->move)

@@ -42,7 +42,7 @@ static json_t *known(double value)
 
 static json_t *rank_json(const Ms__Rank *r)
 {
-	json_t *peers = json_array();
+	json_t *peers = json_array(), *o;
 	char member[32];
 
 	for (size_t i = 0; i < r->n_peers; i++) {
@@ -52,11 +52,15 @@ static json_t *rank_json(const Ms__Rank *r)
 						       (json_int_t)r->peers[i]->taken));
 	}
 	member_text(r->member, member);
-	return json_pack("{s:i, s:s, s:s, s:i, s:s, s:f, s:o, s:I, s:i, s:i, s:i, s:b, s:o}", "rank",
-			 (int)MS_MEMBER_RANK(r->member), "member", member, "host", r->host, "pid", r->pid, "state",
-			 r->state, "cpu_s", r->cpu_s, "load", known(r->load), "rss_bytes", (json_int_t)r->rss_bytes,
-			 "streams", (int)r->streams, "mirrors", (int)r->mirrors, "moves", (int)r->moves, "movable",
-			 r->movable, "peers", peers);
+	o = json_pack("{s:i, s:s, s:s, s:i, s:s, s:f, s:o, s:I, s:i, s:i, s:i, s:b, s:o}", "rank",
+		      (int)MS_MEMBER_RANK(r->member), "member", member, "host", r->host, "pid", r->pid, "state", r->state,
+		      "cpu_s", r->cpu_s, "load", known(r->load), "rss_bytes", (json_int_t)r->rss_bytes, "streams",
+		      (int)r->streams, "mirrors", (int)r->mirrors, "moves", (int)r->moves, "movable", r->movable, "peers",
+		      peers);
+	member_text(r->parent, member);
+	if (r->child)
+		json_object_set_new(o, "parent", json_string(member));
+	return o;
 }
 
 static json_t *series(const double *list, size_t count)
@@ -139,18 +143,40 @@ static void print_hosts(const Ms__PsReply *p)
 	}
 }
 
-static void print_table(const Ms__PsReply *p)
+static void print_rank(const Ms__Rank *r)
 {
 	char member[32], load[16];
 
+	member_text(r->member, member);
+	printf("%-8s %-20s %8d %-8s %9.2f %6s %10.1f %8u %6u\n", member, r->host, r->pid, r->state, r->cpu_s,
+	       known_text(r->load, load), (double)r->rss_bytes / 1e6, r->streams, r->moves);
+}
+
+/* Forked children that run stand below their parents. */
+static void print_children(const Ms__PsReply *p, uint32_t parent)
+{
+	for (size_t i = 0; i < p->n_ranks; i++) {
+		const Ms__Rank *r = p->ranks[i];
+
+		if (!r->child || r->parent != parent)
+			continue;
+		if (strcmp(r->state, "ended"))
+			print_rank(r);
+		print_children(p, r->member);
+	}
+}
+
+static void print_table(const Ms__PsReply *p)
+{
 	printf("%-8s %-20s %8s %-8s %9s %6s %10s %8s %6s\n", "RANK", "HOST", "PID", "STATE", "CPU s", "LOAD",
 	       "MEMORY MB", "STREAMS", "MOVES");
 	for (size_t i = 0; i < p->n_ranks; i++) {
 		const Ms__Rank *r = p->ranks[i];
 
-		member_text(r->member, member);
-		printf("%-8s %-20s %8d %-8s %9.2f %6s %10.1f %8u %6u\n", member, r->host, r->pid, r->state, r->cpu_s,
-		       known_text(r->load, load), (double)r->rss_bytes / 1e6, r->streams, r->moves);
+		if (r->child)
+			continue;
+		print_rank(r);
+		print_children(p, r->member);
 	}
 	putchar('\n');
 	print_hosts(p);

@@ -12,7 +12,7 @@
 #include "move.h"
 #include "proto/log.h"
 
-enum { RANK_LOST = 255 };
+enum { RANK_LOST = 255, RANK_CHILDREN = 1024 };
 
 struct question {
 	struct question *next;
@@ -82,6 +82,36 @@ struct rank *rank_create(struct coord *c, uint32_t id, uint32_t virtual_ip, stru
 	r->virtual_ip = virtual_ip;
 	TAILQ_INSERT_TAIL(&c->ranks, r, entry);
 	return r;
+}
+
+struct rank *rank_create_child(struct host *h, uint32_t id, uint32_t parent, int32_t pid)
+{
+	struct rank *r = rank_create(h->c, id, 0, h, NULL);
+
+	r->child = r->joined = r->here = true;
+	r->parent = parent;
+	r->pid = pid;
+	return r;
+}
+
+/* No number is given twice, also by the coordinator after us. There may be very many, each for a short time. */
+static uint32_t child_number(struct coord *c)
+{
+	if (c->children >= c->children_kept) {
+		c->children_kept = c->children + RANK_CHILDREN;
+		journal_children(c);
+	}
+	return c->children++ & 0x3fffff;
+}
+
+void rank_born(struct host *h, const Ms__Born *b)
+{
+	struct rank *r = rank_create_child(h, MS_MEMBER(MS_WORLD_CHILDREN, child_number(h->c)), b->parent, b->pid);
+	Ms__Named n = MS__NAMED__INIT;
+
+	n.request = b->request;
+	n.member = r->id;
+	link_send(h->link, LINK_MSG(NAMED, named, &n));
 }
 
 /* The daemon need not keep what its stub has got, or will never get. */
@@ -378,14 +408,26 @@ void rank_end(struct rank *r, int32_t status, const char *lost)
 	r->ended = true;
 	r->status = status;
 	r->lost = lost ? strdup(lost) : NULL;
-	journal_ended(r);
+	if (!r->child)
+		journal_ended(r);
 	e.member = r->id;
 	e.status = status;
+	e.last = r->last;
+	e.n_last = r->last_count;
 	host_send_all(r->c, LINK_MSG(ENDED, ended, &e));
 	master_send(r->c, r->virtual_ip, LINK_MSG(ENDED, ended, &e));
 	abroad_rank_ended(r->c, r->id, status);
 	answer_all(r);
 	move_rank_ended(r);
+}
+
+/* Nobody will ask how it ended. */
+static void child_destroy(struct rank *r)
+{
+	TAILQ_REMOVE(&r->c->ranks, r, entry);
+	free(r->lost);
+	free(r->outcomes);
+	free(r);
 }
 
 void rank_from_daemon(struct host *h, const Ms__Msg *msg)
@@ -430,9 +472,13 @@ void rank_from_daemon(struct host *h, const Ms__Msg *msg)
 	}
 	if (msg->body_case != MS__MSG__BODY_EXIT)
 		return;
+	r->last = msg->exit->last;
+	r->last_count = msg->exit->n_last;
 	rank_end(r, msg->exit->status, NULL);
 	if (!r->stub)
 		forget(r);
+	if (r->child)
+		child_destroy(r);
 }
 
 void rank_note_outcome(struct rank *r, uint64_t m, struct host *to)
@@ -489,6 +535,10 @@ void rank_host_lost(struct host *h, const char *why)
 	{
 		if (r->host != h || r->ended)
 			continue;
+		if (r->child) { /* with its family, of which that is said */
+			rank_end(r, RANK_LOST << 8, NULL);
+			continue;
+		}
 		snprintf(id, sizeof(id), "%u.%u", MS_MEMBER_WORLD(r->id), MS_MEMBER_RANK(r->id));
 		snprintf(text, sizeof(text), "rank %s is lost with its host %.200s: %.100s", id, h->name, why);
 		log_say(LOG_ERROR, "%s", text); /* by us: the ranks that are left may end the job before its stub can say it */

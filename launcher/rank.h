@@ -14,6 +14,10 @@ struct rank {
 	struct link *stub; /* NULL: gone */
 	uint32_t virtual_ip;
 	int32_t pid;
+	bool child;      /* forked by another: it has no stub and no address of its own */
+	uint32_t parent; /* by that member */
+	Ms__Relay **last; /* borrowed, while its end is told: what it has left to be said */
+	size_t last_count;
 	bool joined; /* it called msock_init */
 	bool ended;
 	bool here;   /* a daemon has it, or was told to start it */
@@ -36,6 +40,10 @@ struct rank {
 
 struct rank *rank_find(struct coord *c, uint32_t id);
 struct rank *rank_create(struct coord *c, uint32_t id, uint32_t virtual_ip, struct host *host, struct link *stub);
+/* One that is a member already. */
+struct rank *rank_create_child(struct host *h, uint32_t id, uint32_t parent, int32_t pid);
+/* A daemon wants a name for a forked child. */
+void rank_born(struct host *h, const Ms__Born *b);
 /* It has ended; lost: with its host, in words. */
 void rank_end(struct rank *r, int32_t status, const char *lost);
 void rank_kill(struct rank *r);

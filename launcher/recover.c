@@ -110,6 +110,8 @@ static void take_here(struct host *h, const Ms__Here *e)
 
 	if (leaving || coming)
 		note(h, e->member, e->m, leaving, false);
+	if (!r && MS_MEMBER_IS_CHILD(e->member))
+		r = rank_create_child(h, e->member, e->parent, e->pid); /* they are not in the journal */
 	if (!r || r->host != h)
 		return;
 	if (e->state == MS__HERE__STATE__ENDED) {
@@ -189,7 +191,7 @@ static void lonely_cb(evutil_socket_t fd, short what, void *arg)
 	struct rank *r;
 
 	TAILQ_FOREACH(r, &c->ranks, entry)
-	if (!r->ended && !r->stub)
+	if (!r->ended && !r->stub && !r->child)
 		rank_kill(r);
 }
 

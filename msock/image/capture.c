@@ -101,17 +101,36 @@ static int workspace_run(struct workspace *ws, void (*fn)(struct workspace *), c
 	return ws->result;
 }
 
+/* One that runs, as /proc calls it; 0: that is not told. */
+static int running_child(void)
+{
+	static int tids[IMAGE_THREADS_MAX];
+	int n = proc_numbers("/proc/self/task", tids, IMAGE_THREADS_MAX), child = 0;
+	char path[64], text[256] = "";
+	const char *at;
+
+	for (int i = 0; i < n && i < IMAGE_THREADS_MAX && !child; i++) {
+		image_print(path, sizeof(path), "/proc/self/task/%d/children", tids[i]);
+		at = text;
+		text[0] = 0;
+		proc_read(path, text, sizeof(text)); /* it may be more than fits */
+		child = (int)proc_number(&at, 10);
+	}
+	return child;
+}
+
 static int refuse_children(struct workspace *ws)
 {
 	siginfo_t info = { 0 };
+	int running;
 	long e = ms_sys5(SYS_waitid, P_ALL, 0, (long)&info, WEXITED | WNOHANG | WNOWAIT | __WALL, 0);
 
 	if (e == -ECHILD)
 		return 0;
-	return image_say(ws->why,
-			 info.si_pid ? "it has a child process that nobody has waited for: %d"
-				     : "it has a running child process",
-			 info.si_pid);
+	if (info.si_pid)
+		return image_say(ws->why, "it has a child process that nobody has waited for: %d", info.si_pid);
+	running = running_child();
+	return image_say(ws->why, running ? "it has a running child process: %d" : "it has a running child process", running);
 }
 
 static int capture_check(struct workspace *ws)

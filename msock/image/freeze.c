@@ -480,6 +480,14 @@ void image_unpause(void)
 	freeze_end();
 }
 
+void image_forked(void)
+{
+	struct image_state *st = &image__state;
+
+	second_give_back(0);
+	st->freezing = st->claimed = st->parked = st->left = st->bounced = 0;
+}
+
 void image_drain_threads(struct baggage *c)
 {
 	struct image_state *st = &image__state;

@@ -99,6 +99,9 @@ void image_thaw(void);
 int image_pause(int signal, bool (*ours)(int tid), uint64_t timeout_ns, char why[IMAGE_WHY]);
 void image_unpause(void);
 
+/* In a forked child: whatever the parent had under way, nothing of it is here. */
+void image_forked(void);
+
 /* Ask whether the process could be captured now: 0, or -1 and the culprit in `why`. Runs unfrozen. */
 int image_check(const struct image_source *src, char why[IMAGE_WHY]);
 

@@ -4,6 +4,7 @@
 #include "lib/check.h"
 #include "lib/core.h"
 #include "lib/engine.h"
+#include "lib/kin.h"
 #include "lib/log.h"
 #include "lib/sock.h"
 #include "lib/sys.h"
@@ -101,6 +102,13 @@ static void agent_run(void *arg)
 		slept = false;
 		if (core.check)
 			check_all();
+		if (core.kin && !core.member)
+			kin_look();
+		if (core.kin && !core.member) {
+			agent_alive = false;
+			ms_lock_give(&core.lock);
+			return;
+		}
 		if (sock_swap_due()) {
 			ms_lock_give(&core.lock);
 			sock_swap();

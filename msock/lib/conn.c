@@ -107,6 +107,17 @@ void conn_destroy(struct conn *c)
 	mem_free(c, sizeof(*c));
 }
 
+void conn_forked(struct conn *c)
+{
+	if (c->fd >= 0)
+		ms_close(c->fd);
+	if (c->old_fd >= 0)
+		ms_close(c->old_fd);
+	if (c->dial.fd >= 0)
+		ms_close(c->dial.fd);
+	c->fd = c->old_fd = c->dial.fd = -1;
+}
+
 /*
  * An older leg is read to its end whatever the program does: what is in it has been written, and until then the
  * stream is in doubt and keeps the member from moving.

@@ -49,6 +49,10 @@ struct conn {
 	struct conn *queue_next;
 	struct sock *sock;        /* borrowed; the program's socket, when it is not msock.h that made it */
 	struct mirror *mirror;    /* borrowed; of the leg that s.mirrored is about */
+	uint32_t heir_of;         /* the member that had this end before, if the peer has not said that it knows */
+	bool heir;                /* ... which is to be said until it has */
+	unsigned heir_tries;
+	uint32_t shared_by[2];    /* processes at the other end that hold it, as the peer said when it was asked to relink; 0: not said */
 	uint64_t connect_until_ns; /* no more tries after this */
 	uint64_t newer;           /* m that a place must have at least, after a refusal */
 	uint32_t tries, request;
@@ -106,6 +110,9 @@ void conn_sync(struct conn *c);
 /* Bytes and end of the older leg from a mirror; offset is that of the first byte. False: not what was expected. */
 bool conn_mirror_bytes(struct conn *c, uint64_t offset, const void *bytes, size_t n);
 void conn_mirror_end(struct conn *c, uint64_t total, bool reset);
+
+/* A forked child has the number, and nothing behind it. */
+void conn_forked(struct conn *c);
 
 /* End everything about it but what the kernel still sends. */
 void conn_destroy(struct conn *c);

@@ -25,5 +25,9 @@ extern const struct stream_ops conn_stream_ops;
 void conn_ops_init(struct conn *c);
 void conn_ops_carry_taken(struct conn *c);
 void conn_ops_bury(struct conn *c);
+enum { RELINK_MESSAGE = 96 }; /* bytes of the longest relink message */
+size_t relink_encode(uint8_t buf[RELINK_MESSAGE], const struct stream_msg *msg);
+void relink_say(uint32_t to, const struct stream_msg *msg);
+void relink_forked(void); /* a forked child: what the ends said to each other is the parent's affair */
 
 #endif

@@ -4,12 +4,14 @@
 #include "lib/conn.h"
 #include "lib/core.h"
 #include "lib/kick.h"
+#include "lib/kin.h"
 #include "lib/listener.h"
 #include "lib/log.h"
 #include "lib/mem.h"
 #include "lib/mirror.h"
 #include "lib/move.h"
 #include "lib/place.h"
+#include "lib/sock.h"
 #include "lib/subnet.h"
 #include "lib/sys.h"
 #include "lib/udp_way.h"
@@ -32,8 +34,11 @@ struct control_queue {
 static int fd = -1;
 static uint32_t requests;
 static struct watch watch;
+static struct timer replay_timer;
 static struct control_queue unsent, kept;
 static uint8_t incoming[MS_CTL_MAX];
+
+static void control_replay_kept(struct timer *t);
 
 int control_fd(void)
 {
@@ -120,6 +125,15 @@ int control_send_quick(struct ms_codec *c, const void *buf)
 	return sent < 0 ? (int)sent : 0;
 }
 
+int control_send_fd(struct ms_codec *c, const void *buf, int with)
+{
+	long sent = -EAGAIN;
+
+	if (!unsent.first && !c->bad)
+		sent = control_send_packet(buf, (size_t)(c->at - (const uint8_t *)buf), &with, 1, MSG_DONTWAIT);
+	return sent < 0 ? (int)sent : 0;
+}
+
 int control_send_now(struct ms_codec *c, const void *buf, const int *fds, unsigned count)
 {
 	size_t n = (size_t)(c->at - (const uint8_t *)buf);
@@ -184,18 +198,26 @@ static long control_take(void *buf, size_t size, int *with)
 	return n;
 }
 
-long control_receive(void *buf, size_t size, int timeout_ms)
+static long control_receive_with(void *buf, size_t size, int timeout_ms, int *with)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN };
-	int with;
 	long n = ms_poll(&p, 1, timeout_ms);
 
+	*with = -1;
 	if (n <= 0)
 		return n == -EINTR ? 0 : n;
-	n = control_take(buf, size, &with);
+	n = control_take(buf, size, with);
+	return n == -EAGAIN || n == -EINTR ? 0 : n;
+}
+
+long control_receive(void *buf, size_t size, int timeout_ms)
+{
+	int with;
+	long n = control_receive_with(buf, size, timeout_ms, &with);
+
 	if (with >= 0)
 		ms_close(with);
-	return n == -EAGAIN || n == -EINTR ? 0 : n;
+	return n;
 }
 
 static void control_on_place(struct ms_codec *c)
@@ -229,7 +251,7 @@ static void control_on_relay(struct ms_codec *c)
 
 static bool control_stream_counts(const struct conn *n)
 {
-	return n->phase == CONN_OPEN && n->s.state != STREAM_OVER;
+	return !(n->sock && n->sock->inherited) && n->phase == CONN_OPEN && n->s.state != STREAM_OVER;
 }
 
 static void control_on_stats(void)
@@ -271,6 +293,15 @@ static void control_on_outcome(struct ms_codec *c)
 	move_outcome(m, ms_get_u8(c));
 }
 
+static void control_on_let_go(struct ms_codec *c)
+{
+	uint64_t stream = ms_get_u64(c);
+	uint32_t owner = ms_get_u32(c), others = ms_get_u32(c);
+
+	if (!c->bad)
+		kin_let_go(stream, owner, others);
+}
+
 /* Takes `with`. */
 static void control_handle(uint8_t *packet, size_t n, int with)
 {
@@ -294,6 +325,12 @@ static void control_handle(uint8_t *packet, size_t n, int with)
 		with = -1;
 		break;
 	case MS_D_OUTCOME: control_on_outcome(&c); break;
+	case MS_D_LET_GO: control_on_let_go(&c); break;
+	case MS_D_LAST: kin_on_last(&c); break;
+	case MS_D_ASKED:
+		kin_asked(&c, with);
+		with = -1;
+		break;
 	case MS_D_KICK:
 	case MS_D_SERVING_OK: break;
 	default: ms_log(LOG_DEBUG, "control socket: packet of type %u", type);
@@ -322,9 +359,27 @@ static void control_ready(struct watch *w, uint32_t events)
 	}
 }
 
+bool control_has_come(void)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	return fd >= 0 && ms_poll(&p, 1, 0) == 1;
+}
+
+void control_look(void)
+{
+	if (fd >= 0)
+		control_ready(&watch, EPOLLIN);
+}
+
 void control_keep(const void *packet, size_t n)
 {
 	queue_put(&kept, packet, n);
+}
+
+static void control_replay_kept(struct timer *t)
+{
+	control_replay();
 }
 
 void control_replay(void)
@@ -373,13 +428,14 @@ void control_relay(uint32_t to, const void *bytes, size_t n)
 	control_send(&c, buf);
 }
 
-static int control_exchange(struct ms_codec *out, const void *buf, uint8_t answer, struct ms_codec *in)
+int control_call(struct ms_codec *out, const void *buf, int passed, uint8_t answer, struct ms_codec *in, int *with)
 {
-	int err = control_send_now(out, buf, NULL, 0);
+	int err = control_send_now(out, buf, &passed, passed >= 0);
 	uint64_t until = ms_clock_ns(CLOCK_MONOTONIC) + CONTROL_PATIENCE_MS * 1000000ull;
 
+	*with = -1;
 	while (!err) {
-		long n = control_receive(incoming, sizeof(incoming), 1000);
+		long n = control_receive_with(incoming, sizeof(incoming), 1000, with);
 
 		if (n < 0)
 			return (int)n;
@@ -387,11 +443,27 @@ static int control_exchange(struct ms_codec *out, const void *buf, uint8_t answe
 			ms_codec_init(in, incoming + 2, (size_t)n - 2);
 			return 0;
 		}
+		if (*with >= 0)
+			ms_close(*with);
+		*with = -1;
 		if (n > 0)
 			control_keep(incoming, (size_t)n);
+		if (n > 0 && engine_fd() >= 0) {
+			replay_timer.fire = control_replay_kept;
+			engine_timer_set(&replay_timer, 0);
+		}
 		if (ms_clock_ns(CLOCK_MONOTONIC) > until)
 			return -ETIMEDOUT;
 	}
+	return err;
+}
+
+static int control_exchange(struct ms_codec *out, const void *buf, uint8_t answer, struct ms_codec *in)
+{
+	int with, err = control_call(out, buf, -1, answer, in, &with);
+
+	if (with >= 0)
+		ms_close(with);
 	return err;
 }
 
@@ -400,12 +472,14 @@ static void control_take_subnets(struct ms_codec *in)
 {
 	unsigned n = in->at < in->end ? ms_get_u8(in) : 0;
 
-	if (n == 0)
+	if (n == 0 && !core.kin)
 		subnet_add(SUBNET_DEFAULT_NET, SUBNET_DEFAULT_BITS);
 	for (unsigned i = 0; i < n && !in->bad; i++) {
 		uint32_t net = ms_get_u32(in);
+		unsigned bits = ms_get_u8(in);
 
-		subnet_add(net, ms_get_u8(in));
+		if (!core.kin) /* which knows them by its parent */
+			subnet_add(net, bits);
 	}
 }
 
@@ -455,6 +529,20 @@ void control_watch(void)
 	kick_attach(fd);
 	engine_forget(&watch);
 	engine_watch(&watch, fd, unsent.first ? EPOLLIN | EPOLLOUT : EPOLLIN);
+}
+
+void control_forked(int child_fd)
+{
+	engine_forget(&watch);
+	while (unsent.first)
+		queue_drop_first(&unsent);
+	while (kept.first)
+		queue_drop_first(&kept);
+	fd = child_fd;
+	if (fd < 0)
+		return;
+	core_own_fd(fd, true);
+	kick_attach(fd);
 }
 
 void control_close(void)

@@ -33,6 +33,22 @@ void control_send(struct ms_codec *c, const void *buf);
 /* One try, whatever else waits, without the lock: for what may be lost. 0 or -errno. */
 int control_send_quick(struct ms_codec *c, const void *buf);
 
+/* One try with a descriptor: 0 or -errno. */
+int control_send_fd(struct ms_codec *c, const void *buf, int with);
+
+/* Send, perhaps with a descriptor (passed, else -1), and wait for the packet of this type: what is behind version and type, and
+   the descriptor that came with it or -1. Others wait until the engine runs. 0 or -errno. */
+int control_call(struct ms_codec *out, const void *buf, int passed, uint8_t answer, struct ms_codec *in, int *with);
+
+/* In a forked child: this is its control socket, or -1; nothing is known of what was on the parent's. */
+void control_forked(int child_fd);
+
+/* Is there something to read? */
+bool control_has_come(void);
+
+/* Read what there is, without the engine. */
+void control_look(void);
+
 /* The same at once and blocking, with descriptors: for the frozen mover. 0 or -errno. */
 int control_send_now(struct ms_codec *c, const void *buf, const int *fds, unsigned count);
 

@@ -18,6 +18,7 @@ struct core {
 	struct ms_lock lock;
 	bool on;           /* between msock_init and msock_finalize */
 	bool member;       /* has an msdaemon: may move */
+	bool kin;          /* a member's forked child (kin.h): `on` is false then, `member` true when it is one of its own */
 	bool check;        /* MSOCK_CHECK: look at the invariants whenever the lock is given back */
 	uint32_t id;       /* MS_MEMBER(world, rank) */
 	char id_text[24];  /* "WORLD.RANK" */
@@ -36,6 +37,12 @@ struct core {
 };
 
 extern struct core core;
+
+/* The program's TCP sockets are known to the library. */
+static inline bool core_here(void)
+{
+	return core.on || core.kin;
+}
 
 /* An id for a new stream, unique in the job. */
 uint64_t core_stream_id(void);

@@ -56,6 +56,18 @@ int engine_open(bool again)
 	return 0;
 }
 
+/* Its descriptors are the parent's, or closed by now. */
+void engine_forked(void)
+{
+	while (engine_timers)
+		engine_timer_clear(engine_timers);
+	engine_ep = -1;
+	engine_poke_watch.fd = -1;
+	engine_poke_watch.events = 0;
+	engine_busy = engine_sleepers = 0;
+	engine_is_paused = false;
+}
+
 void engine_poke(void)
 {
 	uint64_t one = 1;

@@ -29,6 +29,9 @@ struct timer {
 int engine_open(bool again);
 int engine_fd(void);
 
+/* In a forked child: there is none, no timer is set; its watches are to be forgotten one by one. */
+void engine_forked(void);
+
 /* Make whoever waits for the engine's events look again. */
 void engine_poke(void);
 int engine_poke_fd(void);

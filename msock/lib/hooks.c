@@ -22,7 +22,11 @@ bool msock__owns_fd(int fd)
 /* The child's copies of the member's descriptors would keep legs open that the member closes. */
 void msock__after_fork_child(void)
 {
-	if (!core.on)
+	if (!core_here())
+		return;
+	for (struct udp *u = core.on ? udp_first() : NULL; u; u = u->next)
+		ms_close(u->v.sd);
+	if (sock_calls_forked())
 		return;
 	core.on = false;
 	core.member = false;
@@ -30,20 +34,8 @@ void msock__after_fork_child(void)
 	core.lock.word = 0;
 	engine_pause(true);
 	agent_reset();
-	sock_after_fork_child();
-	for (struct udp *u = udp_first(); u; u = u->next)
-		ms_close(u->v.sd);
-	for (struct conn *c = conn_first(); c; c = c->next) {
-		if (c->sock && c->sock->direct)
-			continue;
-		if (c->fd >= 0)
-			ms_close(c->fd);
-		if (c->old_fd >= 0)
-			ms_close(c->old_fd);
-		if (c->dial.fd >= 0)
-			ms_close(c->dial.fd);
-		c->fd = c->old_fd = c->dial.fd = -1;
-	}
+	for (struct conn *c = conn_first(); c; c = c->next)
+		conn_forked(c);
 	for (int fd = core_next_own_fd(0); fd >= 0; fd = core_next_own_fd(fd + 1)) {
 		ms_close(fd);
 		core_own_fd(fd, false);

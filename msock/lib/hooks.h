@@ -106,6 +106,9 @@ size_t msock__sock_carried(int fd);
 /* Sockets that the program has written to and no kernel has sent: they would be lost if it ended now. */
 int msock__sock_unsent(void);
 
+/* The process ends: what others have to know of its streams. */
+void msock__sock_leaving(void);
+
 /*
  * The program's own UDP sockets (udp.h), by the same rules.  What has no name
  * in it is the kernel's call.  msock__udp_send takes the datagram or gives

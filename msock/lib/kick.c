@@ -66,7 +66,7 @@ static void kick_find_somebody(void)
 	ms_lock_take(&core.lock);
 	if (vsock_has_waiter())
 		kick_pending = true;
-	else if (core.on)
+	else if (core_here())
 		agent_ensure();
 	ms_lock_give(&core.lock);
 }

@@ -81,6 +81,13 @@ void inbound_drop_all(void)
 		inbound_end(inbounds);
 }
 
+void inbound_forked(void)
+{
+	inbound_drop_all();
+	engine_forget(&data_watch);
+	data_fd = -1;
+}
+
 int inbound_fds(int *fds, int max)
 {
 	int n = 0;

@@ -52,6 +52,7 @@ int inbound_fds(int *fds, int max);
 
 /* At a freeze: connections whose first frame is not complete are nobody's. */
 void inbound_drop_all(void);
+void inbound_forked(void); /* in a child: they are the parent's */
 
 /* At the target: make the eventfd under its number again. */
 void listener_remake(struct listener *l);

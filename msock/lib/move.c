@@ -6,6 +6,7 @@
 #include "lib/control.h"
 #include "lib/core.h"
 #include "lib/engine.h"
+#include "lib/kin.h"
 #include "lib/listener.h"
 #include "lib/log.h"
 #include "lib/mirror.h"
@@ -23,6 +24,7 @@ enum {
 	MOVE_TIMEOUT_MS = 30000,
 	MOVE_CHECKS = 2,
 	MOVE_LOOK_MS = 2,       /* application threads settle streams without an event for the engine */
+	MOVE_SHARED_MS = 1000,  /* a peer that forks has a stream in two processes for a moment */
 };
 
 #define MOVE_AGAIN_NS 20000000ull
@@ -100,13 +102,34 @@ static const struct conn *move_overfull(uint64_t now)
 	return now - move.full_ns > MOVE_FULL_NS ? c : NULL;
 }
 
+/* A stream of which the peer says that it cannot be relinked. */
+static const struct conn *move_shared(void)
+{
+	for (struct conn *c = conn_first(); c; c = c->next)
+		if (move_by_mirror(c) && c->shared_by[0])
+			return c;
+	return NULL;
+}
+
+static int move_fail_shared(const struct conn *c)
+{
+	size_t n = log_format(move.why, sizeof(move.why), "stream %lx with rank %u.%u: there process %d ", c->s.id,
+			      MS_MEMBER_WORLD(c->peer_member), MS_MEMBER_RANK(c->peer_member), (int)c->shared_by[0]);
+
+	if (c->shared_by[1])
+		log_format(move.why + n, sizeof(move.why) - n, "shares it with process %d", (int)c->shared_by[1]);
+	else
+		log_format(move.why + n, sizeof(move.why) - n, "has it, which is no member");
+	return -1;
+}
+
 /*
  * 1: freeze now; 0: wait; -1: it takes too long. Streams that hold each other
  * up with their peers get until the whole move's time is half over.
  */
 static int move_look(uint64_t now, uint64_t drain_end, uint64_t end)
 {
-	const struct conn *doubt = move_doubtful(), *local = move_undrained(true), *wet = move_undrained(false), *full;
+	const struct conn *doubt = move_doubtful(), *local = move_undrained(true), *wet = move_undrained(false), *full, *shared;
 
 	if (move.aborted)
 		return -1;
@@ -116,9 +139,12 @@ static int move_look(uint64_t now, uint64_t drain_end, uint64_t end)
 		return now < end ? 0 : move_fail("the stream of %u.%u with itself, %lx, is not drained (%s)", local);
 	if (!wet || move.via == MS_VIA_MIRROR)
 		return 1;
+	shared = move_shared();
 	full = move_overfull(now);
-	if (now < drain_end && !full)
+	if ((now < drain_end && !full) || (shared && now < drain_end + MOVE_SHARED_MS * 1000000ull))
 		return 0;
+	if (shared)
+		return move_fail_shared(shared);
 	if (move.via == MS_VIA_AUTO)
 		return 1;
 	if (full)
@@ -149,6 +175,8 @@ static void move_ask_streams(bool all)
 			continue;
 		if (move.via == MS_VIA_DRAIN && c->s.state == STREAM_STEADY && move_is_full(c))
 			continue;
+		if (all)
+			c->shared_by[0] = 0;
 		stream_handle(&c->s, STREAM_MOVE, NULL);
 		conn_sync(c);
 	}
@@ -171,6 +199,8 @@ static int move_pair_all(uint64_t end)
 		move_swap();
 		if (sock_pair_all())
 			break;
+		if (kin_refuses(move.why, sizeof(move.why)))
+			return -1;
 		if (ms_clock_ns(CLOCK_MONOTONIC) > end) {
 			log_format(move.why, sizeof(move.why), "a thread of the program does not stop");
 			return -1;
@@ -418,6 +448,17 @@ static int move_check_udp(void)
 	return why ? -1 : 0;
 }
 
+/* A stream that a forked child has too. */
+static int move_check_kin(void)
+{
+	int refused;
+
+	ms_lock_take(&core.lock);
+	refused = kin_refuses(move.why, sizeof(move.why));
+	ms_lock_give(&core.lock);
+	return refused;
+}
+
 /* Sockets come and go while it looks: one that is not in the list yet is no reason to refuse. */
 static int move_check(void)
 {
@@ -458,7 +499,7 @@ static int move_try(void)
 {
 	int ready;
 
-	if (move_check_udp() || move_check())
+	if (move_check_kin() || move_check_udp() || move_check())
 		return -1;
 	move.source.checked = true;
 	if (move.check)

@@ -3,6 +3,7 @@
 
 #include "lib/control.h"
 #include "lib/core.h"
+#include "lib/kin.h"
 #include "lib/listener.h"
 #include "lib/log.h"
 #include "lib/mem.h"
@@ -17,7 +18,6 @@ enum {
 	RELINK_REPEAT_MS = 100, /* the first repeat; doubled each time */
 	RELINK_REPEAT_MAX_MS = 1000,
 	RELINK_TOMBS = 4096,
-	RELINK_MESSAGE = 96,    /* bytes of the longest relink message */
 };
 
 /* A stream that ended here; its peer may not know yet (rule 6). */
@@ -46,12 +46,11 @@ static struct conn *relink_conn(struct stream *s)
 	return (struct conn *)((char *)s - offsetof(struct conn, s));
 }
 
-static void relink_say(uint32_t to, const struct stream_msg *msg)
+size_t relink_encode(uint8_t buf[RELINK_MESSAGE], const struct stream_msg *msg)
 {
-	uint8_t buf[RELINK_MESSAGE];
 	struct ms_codec c;
 
-	ms_codec_init(&c, buf, sizeof(buf));
+	ms_codec_init(&c, buf, RELINK_MESSAGE);
 	ms_put_u8(&c, MS_WIRE_VERSION);
 	ms_put_u8(&c, msg->type);
 	ms_put_u64(&c, msg->stream);
@@ -73,10 +72,23 @@ static void relink_say(uint32_t to, const struct stream_msg *msg)
 		ms_put_u64(&c, msg->taken);
 		ms_put_u8(&c, msg->app_fin);
 		break;
+	case MS_RL_HEIR: ms_put_u8(&c, msg->app_fin); /* fall through */
+	case MS_RL_HEIR_IS: ms_put_u32(&c, msg->pids[0]); break;
+	case MS_RL_SHARED:
+		ms_put_u32(&c, msg->pids[0]);
+		ms_put_u32(&c, msg->pids[1]);
+		break;
 	default: break;
 	}
+	return (size_t)(c.at - buf);
+}
+
+void relink_say(uint32_t to, const struct stream_msg *msg)
+{
+	uint8_t buf[RELINK_MESSAGE];
+
 	ms_log(LOG_DATA, "to %u: relink message %u of stream %lx leg %u", to, msg->type, msg->stream, msg->leg);
-	control_relay(to, buf, (size_t)(c.at - buf));
+	control_relay(to, buf, relink_encode(buf, msg));
 }
 
 bool relink_decode(const void *bytes, size_t n, struct stream_msg *msg)
@@ -107,9 +119,15 @@ bool relink_decode(const void *bytes, size_t n, struct stream_msg *msg)
 		msg->taken = ms_get_u64(&c);
 		msg->app_fin = ms_get_u8(&c);
 		break;
+	case MS_RL_HEIR: msg->app_fin = ms_get_u8(&c); /* fall through */
+	case MS_RL_HEIR_IS: msg->pids[0] = ms_get_u32(&c); break;
+	case MS_RL_SHARED:
+		msg->pids[0] = ms_get_u32(&c);
+		msg->pids[1] = ms_get_u32(&c);
+		break;
 	default: break;
 	}
-	return !c.bad && msg->type >= MS_RL_PREPARE && msg->type <= MS_RL_CLOSED;
+	return !c.bad && msg->type >= MS_RL_PREPARE && msg->type <= MS_RL_SHARED;
 }
 
 /* What the stream asks to be done. */
@@ -217,7 +235,7 @@ static void ops_changed(struct stream *s, enum stream_state old, const char *rea
 	relink_note_stall(c);
 	if (s->state == STREAM_STEADY || s->state == STREAM_OVER) {
 		engine_timer_clear(&c->timer);
-		if (c->closed)
+		if (c->closed || c->heir)
 			engine_timer_set(&c->timer, 1000000); /* see conn_linger_on */
 		if (s->state == STREAM_OVER) {
 			if (s->mirrored)
@@ -225,6 +243,8 @@ static void ops_changed(struct stream *s, enum stream_state old, const char *rea
 			relink_drop_old(c);
 		}
 		move_stream_steady();
+		if (c->listener)
+			kin_steady(c);
 		return;
 	}
 	c->repeat_ms = RELINK_REPEAT_MS;
@@ -253,6 +273,8 @@ static void relink_timer(struct timer *t)
 	}
 	if (c->phase != CONN_OPEN)
 		return;
+	if (c->heir)
+		kin_say_heir(c);
 	if (c->s.state == STREAM_STEADY || c->s.state == STREAM_OVER) {
 		if (c->closed)
 			conn_linger_on(c);
@@ -369,6 +391,8 @@ void conn_ops_bury(struct conn *c)
 
 	if (!core.member || c->s.last_leg)
 		return;
+	if (core.kin && !c->s.error)
+		kin_last_word(c, true);
 	*t = (struct tomb){ .id = c->s.id, .cut = c->s.written, .taken = c->s.taken, .leg = c->s.leg,
 			    .app_fin = c->s.app_fin, .broken = c->s.error != 0 };
 }
@@ -427,6 +451,13 @@ static void relink_message(struct conn *c, uint32_t from, const struct stream_ms
 		[MS_RL_OFFER] = STREAM_OFFER,     [MS_RL_GONE] = STREAM_GONE, [MS_RL_CLOSED] = STREAM_CLOSED,
 	};
 
+	if (kin_message(c, from, msg))
+		return;
+	if (msg->type == MS_RL_CLOSED && MS_MEMBER_IS_CHILD(from)) { /* a last word: its end is told next */
+		if (c->s.state == STREAM_STEADY)
+			return;
+		kin_set_peer(c, from); /* it may have overtaken that it is the heir */
+	}
 	if (c->peer_member != from) {
 		ms_log(LOG_WARN, "stream %lx: a relink message from member %u, who is not its peer", msg->stream, from);
 		return;
@@ -506,15 +537,23 @@ void conn_message(uint32_t from, const struct stream_msg *msg)
 
 	if (!c)
 		c = conn_find(msg->stream, 1);
-	if (!c)
-		relink_answer_dead(from, msg, relink_tomb(msg->stream));
-	else
+	if (msg->type == MS_RL_HEIR)
+		kin_heir(from, msg);
+	else if (c)
 		relink_message(c, from, msg);
+	else if (!kin_answers(from, msg))
+		relink_answer_dead(from, msg, relink_tomb(msg->stream));
+}
+
+void relink_forked(void)
+{
+	local_first = local_last = NULL;
 }
 
 /* D_ENDED */
 void conn_member_ended(uint32_t member)
 {
+	kin_member_ended(member);
 	for (struct conn *c = conn_first(), *next; c; c = next) {
 		next = c->next;
 		if (c->peer_member != member)

@@ -5,6 +5,7 @@
 #include "lib/conn.h"
 #include "lib/core.h"
 #include "lib/fds.h"
+#include "lib/kin.h"
 #include "lib/listener.h"
 #include "lib/log.h"
 #include "lib/mem.h"
@@ -80,6 +81,7 @@ struct sock *sock_create(int fd, int domain, int protocol)
 	s->protocol = protocol;
 	s->number = fd;
 	s->fd = -1;
+	s->born = kin_forks();
 	s->watch.ready = sock_ready;
 	loose++;
 	s->next = all;
@@ -107,6 +109,21 @@ void sock_lose_own(struct sock *s)
 	core_own_fd(s->fd, false);
 	s->fd = -1;
 	loose++;
+}
+
+/* The far end of a child's pair. */
+void sock_adopt_own(struct sock *s, int fd)
+{
+	s->fd = core_raise_fd(fd);
+	core_own_fd(s->fd, true);
+	loose--;
+}
+
+void sock_recount(void)
+{
+	loose = 0;
+	for (const struct sock *s = all; s; s = s->next)
+		loose += s->fd < 0;
 }
 
 void sock_destroy(struct sock *s)
@@ -178,7 +195,7 @@ void sock_sweep(void)
 {
 	unsigned left = 0;
 
-	if (loose < sweep_at || !core.on)
+	if (loose < sweep_at || !core_here())
 		return;
 	for (struct sock *s = all; s; s = s->next)
 		s->number = -1;

@@ -104,7 +104,14 @@ struct sock {
 	bool reap;            /* sock_reap has something to do */
 
 	bool direct;          /* the leg is under the program's numbers; fd is -1 then, conn->fd a number, borrowed */
-	bool shared;          /* a forked child may have it: not direct any more */
+	bool shared;          /* a forked child may have the program's end of the pair: not direct any more */
+	bool forked, wide;    /* a child of ours, or any process, may have the leg too: kin_holder tells */
+	bool inherited;       /* a forked child has it from its parent: it is the member `owner`'s */
+	bool let_go, rivals;  /* ... who does not hold it any more; others may think that they are its heirs */
+	bool foreign;         /* a forked child's: what is behind the number is in another process */
+	uint32_t belongs_to;
+	int owner_pid;        /* as /proc has it; what we know of both may be from before the owner let go */
+	unsigned born;        /* kin_forks() when it came: earlier children do not have it */
 	bool want_swap;       /* to be made direct, or paired, when the threads are parked */
 	bool pull_more;       /* the pair was not read to its end */
 	unsigned swap_tries;
@@ -138,6 +145,8 @@ int sock_pair_open(struct sock *s, int *app);
 bool sock_pair_take(struct sock *s, int *app); /* at the target: one that was made before the freeze */
 void sock_close_own(struct sock *s);
 void sock_lose_own(struct sock *s);
+void sock_adopt_own(struct sock *s, int fd);
+void sock_recount(void);
 
 /* Call for every descriptor of the process that is a socket and not the library's; still: as in fds.h. */
 void sock_each_number(bool still, void (*call)(int fd, const struct stat *st, void *arg), void *arg);
@@ -168,11 +177,11 @@ void sock_swap(void);                            /* by the agent or the mover */
 bool sock_pair_all(void);                        /* have all paired; true: all are */
 bool sock_accept_direct(struct sock *s, int number); /* a fresh number that no thread knows; false: make a pair */
 void sock_closing(struct sock *s, int fd);       /* the program is about to close this number */
+void sock_leave_all(void);                       /* ... the process to end */
 void sock_direct_lost(struct sock *s);
 void sock_forget_swap(struct sock *s);
 bool sock_hold(struct conn *c, uint32_t from, const struct stream_msg *msg); /* true: it waits, or is lost */
-const unsigned *sock_fork_begin(void);           /* no stream is direct when the word is 0 */
-void sock_fork_end(void);
+void sock_forked(void);                          /* in a forked child; no conn is left but those of direct streams */
 
 /* sock_urgent.c */
 bool sock_at_mark(int fd);
@@ -191,12 +200,14 @@ bool sock_option_resets(const struct sock *s); /* SO_LINGER says that a close is
 bool sock_option_lingers(const struct sock *s); /* ... or that it waits */
 void sock_options_free(struct sock *s);
 
+/* sock_calls.c: in a forked child; false: the program's sockets are the kernel's */
+bool sock_calls_forked(void);
+
 /* sock_move.c: the mover, all threads parked; sock_settle behind it, when the streams know where they are */
 int sock_freeze(void);
 void sock_thaw(void);
 void sock_resume(void);
 void sock_settle(void);
-void sock_after_fork_child(void);
 int sock_own_fds(int *fds, int max);
 const int *sock_all_fds(size_t *count); /* behind sock_freeze: all that the process has; NULL: not known */
 uint32_t sock_pairs(void); /* that a target will want, and some for those that come while it is made ready */

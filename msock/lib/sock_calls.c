@@ -2,8 +2,10 @@
 /* What the preload's wrappers ask about the program's TCP sockets (hooks.h). Never waits. */
 #include "lib/hooks.h"
 
+#include "lib/agent.h"
 #include "lib/calls.h"
 #include "lib/conn.h"
+#include "lib/kin.h"
 #include "lib/listener.h"
 #include "lib/log.h"
 #include "lib/sock.h"
@@ -49,7 +51,7 @@ void msock__sock_new(int fd, int domain, int protocol)
 {
 	uint64_t mask;
 
-	if (!sockets_on || !core.on)
+	if (!sockets_on || !core_here())
 		return;
 	mask = calls_enter();
 	sock_create(fd, domain, protocol);
@@ -61,7 +63,7 @@ void msock__sock_duplicated(int fd)
 	struct sock *s;
 	uint64_t mask;
 
-	if (!sockets_on || !core.on)
+	if (!sockets_on || !core_here())
 		return;
 	mask = calls_enter();
 	s = sock_find(fd);
@@ -77,7 +79,7 @@ void msock__sock_owned(int fd)
 	struct sock *s;
 	uint64_t mask;
 
-	if (!sock_first() || !core.on)
+	if (!sock_first() || !core_here())
 		return;
 	mask = calls_enter();
 	s = sock_find(fd);
@@ -90,7 +92,7 @@ void msock__epoll_made(int fd)
 {
 	uint64_t mask;
 
-	if (!sockets_on || !core.on)
+	if (!sockets_on || !core_here())
 		return;
 	mask = calls_enter();
 	sock_epoll_made(fd);
@@ -102,7 +104,7 @@ void msock__sock_watched(int fd)
 	struct sock *s;
 	uint64_t mask;
 
-	if (!sock_first() || !core.on)
+	if (!sock_first() || !core_here())
 		return;
 	mask = calls_enter();
 	s = sock_find(fd);
@@ -157,7 +159,7 @@ int msock__sock_bind(int fd, const struct sockaddr *addr, socklen_t size)
 	uint64_t mask;
 	int result = MSOCK__NOT_OURS;
 
-	if (!sock_first() || !core.on || !calls_address(addr, size, &at))
+	if (!sock_first() || !core_here() || !calls_address(addr, size, &at))
 		return MSOCK__NOT_OURS;
 	mask = calls_enter();
 	s = sock_find(fd);
@@ -169,6 +171,23 @@ int msock__sock_bind(int fd, const struct sockaddr *addr, socklen_t size)
 	return (int)calls_leave(mask, result);
 }
 
+/* A forked child's: see kin.h. */
+static int sock_listen_kin(struct sock *s, int fd, unsigned backlog)
+{
+	int err = calls_note_watches(s);
+
+	if (!err)
+		err = kin_listen(s, fd, backlog);
+	if (err) {
+		sock_epolls_forget();
+		return err;
+	}
+	s->foreign = true;
+	s->wildcard = s->wildcard || !s->bound;
+	calls_watch_again(s);
+	return 0;
+}
+
 static int sock_listen(struct sock *s, int fd, unsigned backlog)
 {
 	int err = 0;
@@ -176,9 +195,12 @@ static int sock_listen(struct sock *s, int fd, unsigned backlog)
 	if (s->kind == SOCK_IS_STREAM)
 		return -EINVAL;
 	if (s->kind == SOCK_IS_LISTENER) {
-		s->listener->backlog = backlog;
+		if (s->listener)
+			s->listener->backlog = backlog;
 		return 0;
 	}
+	if (core.kin)
+		return sock_listen_kin(s, fd, backlog);
 	s->listener = listener_open_for(s, s->port, backlog, &err);
 	if (!s->listener)
 		return -err;
@@ -206,7 +228,7 @@ int msock__sock_listen(int fd, int backlog)
 	struct sock *s;
 	uint64_t mask;
 
-	if (!sock_first() || !core.on)
+	if (!sock_first() || !core_here())
 		return MSOCK__NOT_OURS;
 	mask = calls_enter();
 	s = sock_find(fd);
@@ -219,8 +241,10 @@ int msock__sock_listen(int fd, int backlog)
 static int sock_connect(struct sock *s, int fd, const struct sockaddr_in *to)
 {
 	struct conn *c;
-	int err = 0;
+	int err = core.kin ? kin_join() : 0;
 
+	if (err)
+		return err;
 	if (s->conn) { /* of an attempt that failed */
 		c = s->conn;
 		c->sock = NULL;
@@ -298,8 +322,6 @@ int msock__sock_connect(int fd, const struct sockaddr *addr, socklen_t size)
 		result = -EALREADY;
 	else if (s->kind == SOCK_IS_STREAM && (!s->conn || s->conn->phase != CONN_FAILED))
 		result = -EISCONN;
-	else if (!core.on && calls_is_virtual(&to))
-		result = -ENETUNREACH; /* a forked child is no member */
 	else if (calls_is_virtual(&to))
 		result = sock_connect(s, fd, &to);
 	else if (s->kind == SOCK_IS_IDLE)
@@ -378,21 +400,41 @@ static int sock_accepted(struct sock *l, struct conn *c, int flags)
 	return app;
 }
 
-static int sock_accept(struct sock *l, int fd, int flags, struct sockaddr *addr, socklen_t *size)
+static struct conn *sock_accept_own(struct sock *l, int fd)
 {
-	struct sockaddr_in peer;
+	struct conn *c = listener_accept(l->listener);
 	char tokens[SOCK_TOKENS];
-	struct conn *c;
-	int app;
 
-	if (l->kind != SOCK_IS_LISTENER || !l->listener)
-		return -EINVAL;
-	c = listener_accept(l->listener);
 	if (!l->listener->first)
 		while (ms_recv(fd, tokens, sizeof(tokens), MSG_DONTWAIT) > 0)
 			;
+	return c;
+}
+
+/* The root is asked only if somebody seems to be there. */
+static struct conn *sock_accept_kin(int fd, int *err)
+{
+	char token;
+	long n = ms_recv(fd, &token, 1, MSG_PEEK | MSG_DONTWAIT);
+
+	*err = n == 0 ? -EINVAL : (int)n;
+	return n > 0 ? kin_accept(fd, err) : NULL;
+}
+
+static int sock_accept(struct sock *l, int fd, int flags, struct sockaddr *addr, socklen_t *size)
+{
+	struct sockaddr_in peer;
+	int app, err = -EAGAIN;
+	struct conn *c;
+
+	if (l->kind == SOCK_IS_LISTENER && l->foreign)
+		c = sock_accept_kin(fd, &err);
+	else if (l->kind != SOCK_IS_LISTENER || !l->listener)
+		return -EINVAL;
+	else
+		c = sock_accept_own(l, fd);
 	if (!c)
-		return -EAGAIN;
+		return err;
 	peer = c->peer;
 	app = sock_accepted(l, c, flags);
 	if (app < 0)
@@ -412,9 +454,7 @@ int msock__sock_accept(int fd, int flags, struct sockaddr *addr, socklen_t *size
 		return MSOCK__NOT_OURS;
 	mask = calls_enter();
 	s = sock_find(fd);
-	if (s && !core.on)
-		result = -EOPNOTSUPP; /* a forked child is no member */
-	else if (s)
+	if (s)
 		result = sock_accept(s, fd, flags, addr, size);
 	return (int)calls_leave(mask, result);
 }
@@ -486,7 +526,7 @@ void msock__sock_closing(int fd)
 	struct sock *s;
 	uint64_t mask;
 
-	if (!sock_first() || !core.on)
+	if (!sock_first() || !core_here())
 		return;
 	mask = calls_enter();
 	s = sock_find(fd);
@@ -499,7 +539,7 @@ void msock__sock_closing_range(unsigned first, unsigned last)
 {
 	uint64_t mask;
 
-	if (!sock_first() || !core.on)
+	if (!sock_first() || !core_here())
 		return;
 	mask = calls_enter();
 	for (struct sock *s = sock_first(), *next; s; s = next) {
@@ -510,32 +550,36 @@ void msock__sock_closing_range(unsigned first, unsigned last)
 	calls_leave(mask, 0);
 }
 
+/* Nothing of the library changes while the process is doubled. */
+static uint64_t fork_mask; /* of the thread that forks; guarded by the lock, which it has */
+
 void msock__before_fork(void)
 {
-	const struct timespec patience = { .tv_sec = 1 };
-	const unsigned *directs;
 	uint64_t mask;
-	unsigned n;
 
-	if (!sockets_on || !core.on)
+	if (!sockets_on || !core_here())
 		return;
 	mask = calls_enter();
-	directs = sock_fork_begin();
-	calls_leave(mask, 0);
-	while ((n = __atomic_load_n(directs, __ATOMIC_ACQUIRE)) != 0)
-		if (ms_futex(directs, FUTEX_WAIT, n, &patience) == -ETIMEDOUT)
-			break; /* a thread does not stop: then the child has the legs themselves */
+	fork_mask = mask;
+	kin_fork_begin();
 }
 
 void msock__after_fork_parent(void)
 {
-	uint64_t mask;
-
-	if (!sockets_on || !core.on)
+	if (!sockets_on || !core_here())
 		return;
-	mask = calls_enter();
-	sock_fork_end();
-	calls_leave(mask, 0);
+	kin_fork_parent();
+	calls_leave(fork_mask, 0);
+}
+
+bool sock_calls_forked(void)
+{
+	if (!sockets_on)
+		return false;
+	if (kin_fork_child())
+		agent_ensure();
+	calls_leave(fork_mask, 0);
+	return true;
 }
 
 static bool sock_test(int fd, bool direct)
@@ -585,12 +629,23 @@ size_t msock__sock_carried(int fd)
 	return n;
 }
 
+void msock__sock_leaving(void)
+{
+	uint64_t mask;
+
+	if (!sock_first() || !core.kin)
+		return;
+	mask = calls_enter();
+	sock_leave_all();
+	calls_leave(mask, 0);
+}
+
 int msock__sock_unsent(void)
 {
 	int unsent = 0;
 	uint64_t mask;
 
-	if (!sock_first() || !core.on)
+	if (!sock_first() || !core_here())
 		return 0;
 	mask = calls_enter();
 	for (struct sock *s = sock_first(); s; s = s->next)

@@ -17,8 +17,9 @@
  * 2. A direct stream is STEADY and carries nothing: its state is frozen, all
  *    that the peer says of a relink waits (sock_hold) until it is paired.
  * 3. It becomes direct only when everything that was on its way in the pair is
- *    in the leg or with the program; paired when the member wants to move, the
- *    peer speaks of a relink, or the program forks.
+ *    in the leg or with the program; paired when the member wants to move or
+ *    the peer speaks of a relink.  It stays direct, in both processes, over a
+ *    fork, and is not paired as long as another process has it (kin.h).
  * 4. Closing a direct socket is the kernel's; the preload tells before
  *    (sock_closing), so that the peer can be told the counts later.
  *
@@ -33,6 +34,8 @@
 #include "lib/conn.h"
 #include "lib/conn_ops.h"
 #include "lib/core.h"
+#include "lib/holders.h"
+#include "lib/kin.h"
 #include "lib/log.h"
 #include "lib/mem.h"
 #include "lib/sock_epoll.h"
@@ -49,6 +52,7 @@ enum {
 	SWAP_AGAIN_MS = 1,     /* after a try that came to nothing; doubled each time */
 	SWAP_DOUBLINGS = 6,
 	SWAP_TIRED_MS = 1000,  /* the threads did not stop: bytes pass through the pairs so long */
+	SWAP_SHARED_MS = 1000, /* between two looks whether a child still has the program's end of a pair */
 	COUNT_TRIES = 1000,
 	HELD_MAX = 4096,
 };
@@ -80,8 +84,7 @@ struct held {
 };
 
 static unsigned wanted;   /* sockets with want_swap */
-static unsigned directs;  /* sockets that are direct; who forks waits for 0 */
-static unsigned forking; /* threads between sock_fork_begin and sock_fork_end */
+static unsigned directs;  /* sockets that are direct */
 static bool swapping, due;
 static uint64_t tired_until_ns;
 static struct timer swap_timer;
@@ -146,7 +149,7 @@ static bool sock_may_be_direct(const struct sock *s)
 {
 	const struct conn *c = s->conn;
 
-	if (forking || s->kind != SOCK_IS_STREAM || s->direct || s->shared || s->gone || s->reap || s->deaf || s->end_said || s->reset_said)
+	if (s->kind != SOCK_IS_STREAM || s->direct || s->shared || s->gone || s->reap || s->deaf || s->end_said || s->reset_said)
 		return false;
 	if (!c || c->phase != CONN_OPEN || c->s.state != STREAM_STEADY || c->s.self->moving || c->closed || c->confirm_left)
 		return false;
@@ -212,6 +215,10 @@ void sock_consider(struct sock *s)
 	uint64_t now = ms_clock_ns(CLOCK_MONOTONIC);
 	int unread = 0;
 
+	if (s->shared && s->swap_after_ns <= now) {
+		s->shared = holders_anywhere(s->ino) != 0;
+		s->swap_after_ns = now + (s->shared ? SWAP_SHARED_MS * 1000000ull : 0);
+	}
 	if (swapping || s->want_swap || !sock_may_be_direct(s))
 		return;
 	if (s->swap_after_ns > now) {
@@ -346,9 +353,25 @@ static void sock_bury(struct sock *s)
 	conn_destroy(c);
 }
 
+/* Ours no more; another process has it. */
+static void sock_abandon(struct sock *s)
+{
+	struct conn *c = s->conn;
+
+	sock_ends_direct(s);
+	s->conn = NULL;
+	c->sock = NULL;
+	c->fd = -1;
+	conn_destroy(c);
+}
+
 /* No number has it any more, and nobody has told, or the peer is reset. */
 void sock_direct_lost(struct sock *s)
 {
+	if (s->inherited) {
+		sock_abandon(s);
+		return;
+	}
 	s->conn->s.error = ECONNRESET;
 	sock_bury(s);
 }
@@ -412,6 +435,13 @@ static void sock_to_pair(struct sock *s)
 	leg_take(leg);
 }
 
+/* Not while another process has it: it would go on with the leg itself. */
+static void sock_try_pair(struct sock *s)
+{
+	if (!s->inherited && !kin_holder(s))
+		sock_to_pair(s);
+}
+
 static bool sock_wants_swap(const struct sock *s)
 {
 	return s && s->want_swap;
@@ -434,7 +464,7 @@ static void sock_swap_all(void)
 			continue;
 		sock_forget_swap(s);
 		if (s->direct)
-			sock_to_pair(s);
+			sock_try_pair(s);
 		else
 			sock_to_direct(s);
 	}
@@ -496,16 +526,23 @@ void sock_swap(void)
 	swapping = false;
 	image_unpause();
 	sock_held_deliver();
-	ms_futex(&directs, FUTEX_WAKE, 1 << 30, NULL);
 	ms_lock_give(&core.lock);
 }
 
 bool sock_hold(struct conn *c, uint32_t from, const struct stream_msg *msg)
 {
 	struct held *h;
+	int pid;
 
 	if (!c->sock || !c->sock->direct || msg->leg < c->s.leg)
 		return false;
+	if (c->sock->inherited)
+		return true; /* it is not for us */
+	pid = kin_holder(c->sock);
+	if (pid) {
+		kin_say_shared(from, msg, pid);
+		return true;
+	}
 	sock_want_swap(c->sock);
 	h = held_count < HELD_MAX ? mem_alloc(sizeof(*h)) : NULL;
 	if (!h)
@@ -528,26 +565,38 @@ bool sock_pair_all(void)
 	return directs == 0;
 }
 
-static void sock_share_all(void)
+/* What is direct is the owner's to relink; of the rest the child has the numbers, and the bytes pass through the parent. */
+void sock_forked(void)
 {
-	for (struct sock *s = sock_first(); s; s = s->next)
-		s->shared = s->shared || s->kind == SOCK_IS_STREAM;
-}
+	wanted = directs = 0;
+	swapping = due = false;
+	tired_until_ns = 0;
+	while (held_first) {
+		struct held *h = held_first;
 
-/* A child would read and write the leg behind our back: what it gets is the pair, whose other end stays here. */
-const unsigned *sock_fork_begin(void)
-{
-	forking++;
-	sock_share_all();
-	if (!sock_pair_all())
-		agent_ensure();
-	return &directs;
-}
-
-void sock_fork_end(void)
-{
-	sock_share_all(); /* what was accepted meanwhile, too */
-	forking--;
+		held_first = h->next;
+		mem_free(h, sizeof(*h));
+	}
+	held_last = NULL;
+	held_count = 0;
+	for (struct sock *s = sock_first(), *next; s; s = next) {
+		next = s->next;
+		s->want_swap = s->forked = s->wide = s->let_go = s->reap = false;
+		s->fd = -1;
+		directs += s->direct;
+		s->foreign = s->foreign || s->kind == SOCK_IS_LISTENER || (s->kind == SOCK_IS_STREAM && !s->direct);
+		if (s->direct && !s->inherited) {
+			s->inherited = true;
+			s->belongs_to = core.id;
+			s->owner_pid = kin_parent();
+		}
+	}
+	sock_recount();
+	for (struct sock *s = sock_first(), *next; s; s = next) {
+		next = s->next;
+		if (s->gone)
+			sock_destroy(s);
+	}
 }
 
 bool sock_accept_direct(struct sock *s, int number)
@@ -585,19 +634,38 @@ static bool sock_close_resets(const struct sock *s, const struct leg_counts *n)
 	return n->unread > 0 || sock_option_resets(s);
 }
 
-void sock_closing(struct sock *s, int fd)
+/* A child's, of a stream that is its parent's; if the parent has let go of it, this may have been the last one. */
+static void sock_close_inherited(struct sock *s, int fd)
 {
-	struct others others = { .ino = s->ino };
+	struct leg_counts n;
+
+	sock_inline(fd, 1);
+	if (leg_count(fd, &n) && !sock_close_resets(s, &n)) {
+		sock_counts_end(s, &n);
+		s->conn->s.app_fin = true;
+		kin_last_word(s->conn, false);
+	}
+	sock_inline(fd, 0);
+	sock_options_apply(s, fd, false);
+	sock_abandon(s);
+	sock_destroy(s);
+}
+
+static void sock_close_last(struct sock *s, int fd)
+{
 	struct conn *c = s->conn;
 	struct leg_counts n;
 	int leg = -1;
 
-	if (!s->direct)
+	if (s->inherited) {
+		sock_close_inherited(s, fd);
 		return;
-	if (s->duplicated)
-		sock_each_number(false, sock_count_number, &others);
-	if (others.count > 1)
+	}
+	if (kin_lets_go(s, fd)) {
+		sock_abandon(s);
+		sock_destroy(s);
 		return;
+	}
 	sock_inline(fd, 1); /* or what lies behind an urgent byte is not counted */
 	if (!leg_count(fd, &n) || sock_close_resets(s, &n)) {
 		sock_direct_lost(s);
@@ -618,4 +686,46 @@ void sock_closing(struct sock *s, int fd)
 		sock_bury(s);
 	}
 	sock_destroy(s);
+}
+
+void sock_closing(struct sock *s, int fd)
+{
+	struct others others = { .ino = s->ino };
+
+	if (!s->direct)
+		return;
+	if (s->duplicated)
+		sock_each_number(false, sock_count_number, &others);
+	if (others.count > 1)
+		return;
+	sock_close_last(s, fd);
+}
+
+/* The program has not read all: for its peer that is a reset. */
+static bool sock_is_unread(const struct conn *c)
+{
+	int unread = 0;
+
+	if (c->carry.length || (c->sock && c->sock->in.length))
+		return true;
+	return c->sock && c->sock->fd >= 0 && !ms_ioctl(c->sock->fd, SIOCOUTQ, &unread) && unread > 0;
+}
+
+/* The process ends, and has these numbers still. */
+void sock_leave_all(void)
+{
+	for (struct sock *s = sock_first(), *next; s; s = next) {
+		int number = s->direct ? sock_number(s) : -1;
+
+		next = s->next;
+		if (number >= 0)
+			sock_close_last(s, number);
+	}
+	/* What has been written is with a kernel (sock_unsent), which sends it. */
+	for (struct conn *c = conn_first(); c; c = c->next) {
+		c->s.app_fin = true;
+		if (c->phase == CONN_OPEN && c->s.state != STREAM_OVER && !c->s.error && !sock_is_unread(c))
+			kin_last_word(c, true);
+	}
+	engine_pause(true); /* and so it stays */
 }

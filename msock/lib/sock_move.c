@@ -388,12 +388,3 @@ void sock_thaw(void)
 	}
 	sock_epolls_add();
 }
-
-/* The child has copies of the library's ends; hooks.c closes them. */
-void sock_after_fork_child(void)
-{
-	for (struct sock *s = sock_first(); s; s = s->next) {
-		engine_forget(&s->watch);
-		s->fd = -1;
-	}
-}

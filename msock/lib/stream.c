@@ -366,7 +366,8 @@ static void on_ended_told(struct stream *s, const struct stream_msg *msg)
 		s->dialling = false;
 		s->ops->hangup(s);
 	}
-	s->error = ECONNRESET;
+	if (!s->last_leg) /* else its CLOSED said how this is to end */
+		s->error = ECONNRESET;
 	stream_read_out(s, "peer has ended");
 }
 

@@ -6,11 +6,12 @@
 
 #include "msdaemon/arrival.h"
 #include "msdaemon/departure.h"
+#include "msdaemon/kin.h"
 #include "msdaemon/names.h"
 #include "msdaemon/relay.h"
 #include "proto/log.h"
 
-static void welcome(struct member *m)
+void control_welcome(struct member *m)
 {
 	uint8_t buf[1024];
 	struct ms_codec c;
@@ -20,7 +21,7 @@ static void welcome(struct member *m)
 	ms_put_str(&c, m->d->job);
 	ms_put_str(&c, m->d->host);
 	ms_put_u32(&c, m->d->ip);
-	ms_put_u32(&c, m->virtual_ip);
+	ms_put_u32(&c, kin_address(m));
 	ms_put_u64(&c, m->m);
 	ms_put_u16(&c, m->d->port_low);
 	ms_put_u16(&c, m->d->port_high);
@@ -34,7 +35,7 @@ static void hello(struct member *m, struct ms_codec *in)
 	Ms__Joined joined = MS__JOINED__INIT;
 
 	m->own_pid = (pid_t)ms_get_u32(in);
-	welcome(m);
+	control_welcome(m);
 	if (m->state != MEMBER_RUNNING)
 		return;
 	member_set_state(m, MEMBER_JOINED, "msock_init");
@@ -205,6 +206,13 @@ static void on_packet(void *user, struct ms_codec *in, unsigned type, int *fds, 
 	case MS_M_RELINKED:
 		arrival_packet(m, type, in);
 		break;
+	case MS_M_CHILD:
+	case MS_M_LET_GO:
+	case MS_M_LAST:
+	case MS_M_ASK:
+	case MS_M_ANSWER:
+		kin_packet(m, type, in, fds, count);
+		break;
 	case MS_M_STEP:
 		step(m, in);
 		break;
@@ -215,13 +223,15 @@ static void on_packet(void *user, struct ms_codec *in, unsigned type, int *fds, 
 		log_say(LOG_WARN, "rank %s: message %u is too short", daemon_member_text(m->id, text), type);
 }
 
-/* It closed its socket: it has ended or will do without us; SIGCHLD tells how it ended. */
+/* It closed its socket: it has ended or will do without us; SIGCHLD tells how it ended, unless it is another's child. */
 static void on_end(void *user)
 {
 	struct member *m = user;
 
 	packets_destroy(m->control);
 	m->control = NULL;
+	if (MS_MEMBER_IS_CHILD(m->id))
+		member_report_exit(m);
 }
 
 const struct packets_ops control_ops = { .on_packet = on_packet, .on_end = on_end };

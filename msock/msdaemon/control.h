@@ -11,6 +11,8 @@ void control_relay(struct member *m, uint32_t from, const void *bytes, size_t si
 void control_ended(struct member *m, uint32_t id, int status);
 void control_outcome(struct member *m, uint64_t move, bool committed);
 void control_stats(struct member *m);
+/* Answer to HELLO. */
+void control_welcome(struct member *m);
 void control_serving_ok(struct member *m);
 /* The answer to a lookup. */
 void control_place(struct member *m, const Ms__Found *f);

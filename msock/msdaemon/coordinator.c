@@ -9,6 +9,7 @@
 #include "msdaemon/control.h"
 #include "msdaemon/departure.h"
 #include "msdaemon/farewell.h"
+#include "msdaemon/kin.h"
 #include "msdaemon/names.h"
 #include "msdaemon/orphan.h"
 #include "msdaemon/relay.h"
@@ -105,8 +106,12 @@ static void stats(struct daemon *d, const Ms__Stats *ask)
 
 static void ended(struct daemon *d, const Ms__Ended *e)
 {
+	for (size_t i = 0; i < e->n_last; i++)
+		member_last_word(d, e->last[i]);
 	member_ended_elsewhere(d, e->member, e->status);
 	mirror_member_ended(d, e->member);
+	if (MS_MEMBER_IS_CHILD(e->member))
+		relay_forget(d, e->member);
 }
 
 /* Where a member of another job is, asked for a member here. */
@@ -164,6 +169,9 @@ static void on_message(struct link *l, const Ms__Msg *msg, void *user)
 		break;
 	case MS__MSG__BODY_FORGET:
 		farewell_forget(d, msg->forget->member);
+		break;
+	case MS__MSG__BODY_NAMED:
+		kin_named(d, msg->named);
 		break;
 	case MS__MSG__BODY_FOUND:
 		found_abroad(d, msg->found);

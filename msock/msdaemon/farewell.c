@@ -24,10 +24,12 @@ static struct farewell *find(const struct daemon *d, uint32_t member)
 	return NULL;
 }
 
-static void say(struct daemon *d, const struct farewell *f)
+static void say(struct daemon *d, const struct farewell *f, Ms__Relay **last, size_t last_count)
 {
 	Ms__Exit e = MS__EXIT__INIT;
 
+	e.last = last;
+	e.n_last = last_count;
 	e.member = f->member;
 	e.status = f->status;
 	e.code = f->code;
@@ -47,14 +49,14 @@ static struct farewell *farewell_create(struct daemon *d, uint32_t member)
 	return f;
 }
 
-void farewell_say(struct daemon *d, uint32_t member, int status, struct pump *pump)
+void farewell_say(struct daemon *d, uint32_t member, int status, struct pump *pump, Ms__Relay **last, size_t last_count)
 {
 	struct farewell *f = farewell_create(d, member);
 
 	f->status = status;
 	f->pump = pump;
 	pump_finish(pump);
-	say(d, f);
+	say(d, f, last, last_count);
 }
 
 void farewell_error(struct daemon *d, uint32_t member, const char *error, int code)
@@ -63,7 +65,7 @@ void farewell_error(struct daemon *d, uint32_t member, const char *error, int co
 
 	f->error = strdup(error);
 	f->code = code;
-	say(d, f);
+	say(d, f, NULL, 0);
 }
 
 bool farewell_again(struct daemon *d, uint32_t member)
@@ -74,7 +76,7 @@ bool farewell_again(struct daemon *d, uint32_t member)
 		return false;
 	if (f->pump)
 		pump_again(f->pump);
-	say(d, f);
+	say(d, f, NULL, 0);
 	return true;
 }
 

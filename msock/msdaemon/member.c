@@ -10,6 +10,7 @@
 #include "msdaemon/control.h"
 #include "msdaemon/departure.h"
 #include "msdaemon/farewell.h"
+#include "msdaemon/kin.h"
 #include "msdaemon/names.h"
 #include "msdaemon/relay.h"
 #include "proto/log.h"
@@ -50,6 +51,7 @@ static void drop_held(struct member *m)
 void member_destroy(struct member *m)
 {
 	LIST_REMOVE(m, entry);
+	kin_member_gone(m);
 	names_member_gone(m);
 	drop_held(m);
 	packets_destroy(m->control);
@@ -59,6 +61,9 @@ void member_destroy(struct member *m)
 	if (m->alive_fd >= 0)
 		close(m->alive_fd);
 	free(m->peers);
+	for (size_t i = 0; i < m->last_count; i++)
+		ms__relay__free_unpacked(m->last[i], NULL);
+	free(m->last);
 	seat_clear(&m->seat);
 	free(m);
 }
@@ -126,12 +131,17 @@ void member_report_exit(struct member *m)
 	char text[24];
 
 	log_say(LOG_DEBUG, "rank %s ended, status %#x", daemon_member_text(m->id, text), m->status);
-	farewell_say(m->d, m->id, m->status, m->pump);
+	farewell_say(m->d, m->id, m->status, m->pump, m->last, m->last_count);
 	m->pump = NULL;
 	if (m->alive_fd >= 0)
 		close(m->alive_fd);
 	m->alive_fd = -1;
 	member_destroy(m);
+}
+
+void member_unborn(struct daemon *d, uint32_t id)
+{
+	farewell_say(d, id, 0, NULL, NULL, 0);
 }
 
 static bool reap_from(struct member_list *list, pid_t pid, int status)
@@ -225,12 +235,34 @@ static void hold_end(struct member *m, uint32_t id, int status)
 	STAILQ_INSERT_TAIL(&m->held, h, next);
 }
 
+static void hold_word(struct member *m, const Ms__Relay *r)
+{
+	struct held *h = calloc(1, sizeof(*h) + r->bytes.len);
+
+	if (!h)
+		log_die("out of memory");
+	h->from = r->from;
+	h->size = r->bytes.len;
+	memcpy(h->bytes, r->bytes.data, r->bytes.len);
+	STAILQ_INSERT_TAIL(&m->held, h, next);
+}
+
+void member_last_word(struct daemon *d, const Ms__Relay *r)
+{
+	struct member *m = member_find(d, r->to);
+
+	if (m && m->state == MEMBER_COMING)
+		hold_word(m, r);
+	else if (m)
+		member_relay(m, r->from, r->bytes.data, r->bytes.len);
+}
+
 void member_ended_elsewhere(struct daemon *d, uint32_t id, int status)
 {
 	struct member *m;
 
 	LIST_FOREACH(m, &d->members, entry)
-	if (m->id != id && m->state == MEMBER_COMING)
+	if (m->id != id && (m->state == MEMBER_COMING || m->holding))
 		hold_end(m, id, status);
 	else if (m->id != id)
 		control_ended(m, id, status);

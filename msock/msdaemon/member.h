@@ -75,6 +75,9 @@ struct member {
 	struct member_peer *peers; /* as last told, one for each other member; owned */
 	size_t peer_count;
 	struct seat seat;
+	Ms__Relay **last;          /* what it has left to be said when it has ended; owned */
+	size_t last_count;
+	struct kin *kin;           /* owned; its children, and whose child it is; NULL: it has forked none */
 	double cpu_s;              /* at the last sample; negative: none was taken here */
 };
 
@@ -92,6 +95,8 @@ int member_control_open(struct member *m);
 bool member_reaped(struct daemon *d, pid_t pid, int status);
 /* Kill process and namespace. */
 void member_kill(struct member *m);
+/* A child that got this name has ended before it knew. */
+void member_unborn(struct daemon *d, uint32_t id);
 /* It lives elsewhere now: its process must end soon. */
 void member_leave(struct member *m);
 /* Tell the coordinator how it ended, and forget it. Waits while a move is undecided. */
@@ -103,6 +108,8 @@ void member_relay(struct member *m, uint32_t from, const void *bytes, size_t siz
 void member_release_held(struct member *m, bool deliver);
 
 void member_signal(struct member *m, int signo);
+/* What a member that has ended has left to be said: also to one that is coming, when it is here. */
+void member_last_word(struct daemon *d, const Ms__Relay *r);
 /* Somebody else has ended: tell all here, those that are coming when they are here. */
 void member_ended_elsewhere(struct daemon *d, uint32_t id, int status);
 

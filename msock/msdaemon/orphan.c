@@ -8,6 +8,7 @@
 #include "msdaemon/coordinator.h"
 #include "msdaemon/departure.h"
 #include "msdaemon/farewell.h"
+#include "msdaemon/kin.h"
 #include "msdaemon/member.h"
 #include "msdaemon/mirror.h"
 #include "msdaemon/relay.h"
@@ -67,6 +68,7 @@ static void fill(const struct member *m, Ms__Here *h, Ms__Serving *s)
 	s->port = m->data_port;
 	s->cookie = (ProtobufCBinaryData){ sizeof(m->cookie), (uint8_t *)m->cookie };
 	h->serving = s;
+	h->child = kin_child_of(m, &h->parent);
 }
 
 static void *list_new(size_t count, size_t size)
@@ -185,4 +187,5 @@ void orphan_welcomed(struct daemon *d)
 		arrival_again(m);
 	}
 	relay_again(d);
+	kin_again(d);
 }

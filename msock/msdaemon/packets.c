@@ -29,6 +29,7 @@ struct packets {
 	STAILQ_HEAD(, packet) queue;
 	unsigned queued;
 	bool busy, dead;
+	pid_t pid;
 };
 
 static ssize_t send_now(int fd, const void *bytes, size_t size, const int *fds, unsigned count)
@@ -130,6 +131,19 @@ void packets_send(struct packets *p, const void *bytes, size_t size, const int *
 	event_add(p->writable, NULL);
 }
 
+static pid_t take_pid(struct msghdr *msg)
+{
+	struct ucred from;
+
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(msg); c; c = CMSG_NXTHDR(msg, c)) {
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_CREDENTIALS)
+			continue;
+		memcpy(&from, CMSG_DATA(c), sizeof(from));
+		return from.pid;
+	}
+	return 0;
+}
+
 static unsigned take_fds(struct msghdr *msg, int fds[MS_FDS_MAX])
 {
 	unsigned count = 0;
@@ -150,7 +164,7 @@ static bool read_one(struct packets *p)
 {
 	static uint8_t buf[MS_CTL_MAX];
 	union {
-		char bytes[CMSG_SPACE(sizeof(int) * MS_FDS_MAX)];
+		char bytes[CMSG_SPACE(sizeof(int) * MS_FDS_MAX) + CMSG_SPACE(sizeof(struct ucred))];
 		struct cmsghdr align;
 	} control;
 	struct iovec v = { buf, sizeof(buf) };
@@ -164,12 +178,15 @@ static bool read_one(struct packets *p)
 
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return false;
+	if (n < 0 && errno == ECONNRESET)
+		return true; /* said once: it ended without reading all of ours; what it had sent is there yet */
 	if (n <= 0) {
 		event_del(p->readable);
 		p->ops->on_end(p->user);
 		return false;
 	}
 	count = take_fds(&msg, fds);
+	p->pid = take_pid(&msg);
 	ms_codec_init(&c, buf, (size_t)n);
 	version = ms_get_u8(&c);
 	type = ms_get_u8(&c);
@@ -204,18 +221,34 @@ void packets_drain(struct packets *p)
 		read_many(p, 4096);
 }
 
+void packets_set_user(struct packets *p, const struct packets_ops *ops, void *user)
+{
+	p->ops = ops;
+	p->user = user;
+}
+
+pid_t packets_pid(const struct packets *p)
+{
+	return p->pid;
+}
+
 struct packets *packets_create(struct event_base *base, const struct packets_ops *ops, void *user, int *other)
 {
-	struct packets *p;
 	int pair[2];
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return NULL;
-	p = calloc(1, sizeof(*p));
+	*other = pair[1];
+	return packets_take(base, ops, user, pair[0]);
+}
+
+struct packets *packets_take(struct event_base *base, const struct packets_ops *ops, void *user, int fd)
+{
+	struct packets *p = calloc(1, sizeof(*p));
+
 	if (!p)
 		log_die("out of memory");
-	p->fd = pair[0];
-	*other = pair[1];
+	p->fd = fd;
 	p->ops = ops;
 	p->user = user;
 	STAILQ_INIT(&p->queue);

@@ -9,6 +9,7 @@
 #include <event2/event.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "proto/codec.h"
 #include "proto/wire.h"
@@ -24,6 +25,11 @@ struct packets_ops {
 
 /* Makes a pair; *other is the far end, blocking and close-on-exec. NULL with errno. */
 struct packets *packets_create(struct event_base *base, const struct packets_ops *ops, void *user, int *other);
+/* The same with a descriptor that somebody else has made a pair of; takes it. */
+struct packets *packets_take(struct event_base *base, const struct packets_ops *ops, void *user, int fd);
+void packets_set_user(struct packets *p, const struct packets_ops *ops, void *user);
+/* Who sent the last packet, in our namespace; 0: the socket does not tell (SO_PASSCRED). */
+pid_t packets_pid(const struct packets *p);
 void packets_destroy(struct packets *p);
 /* fds are duplicated if the packet must wait; the caller keeps them. */
 void packets_send(struct packets *p, const void *bytes, size_t size, const int *fds, unsigned count);

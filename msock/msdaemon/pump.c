@@ -350,6 +350,8 @@ bool pump_state_put(struct pump *p, const Ms__PumpState *state)
 
 void pump_finish(struct pump *p)
 {
+	if (!p)
+		return;
 	pump_stop(p);
 	for (unsigned i = 0; i < MS_CHANNELS; i++) {
 		struct pump_channel *c = &p->channel[i];

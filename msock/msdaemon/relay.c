@@ -208,6 +208,19 @@ void relay_learn(struct daemon *d, uint32_t member, const Ms__Place *place, uint
 	route_release(d, r);
 }
 
+void relay_forget(struct daemon *d, uint32_t member)
+{
+	struct route *r = route_find(d, member, false);
+
+	if (!r)
+		return;
+	r->known = false;
+	route_release(d, r);
+	LIST_REMOVE(r, entry);
+	free(r->place.host);
+	free(r);
+}
+
 void relay_link_lost(struct daemon *d, const char *host)
 {
 	struct route *r;

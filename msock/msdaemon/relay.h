@@ -17,6 +17,8 @@ void relay_not_here(struct daemon *d, const Ms__NotHere *n);
 void relay_where_is(struct daemon *d, const Ms__WhereIs *w);
 /* A member was here and has gone to place with move m. */
 void relay_learn(struct daemon *d, uint32_t member, const Ms__Place *place, uint64_t m);
+/* That member has ended, and was one of very many. */
+void relay_forget(struct daemon *d, uint32_t member);
 /* The coordinator was started again: ask what it has not answered. */
 void relay_again(struct daemon *d);
 void relay_link_lost(struct daemon *d, const char *host);

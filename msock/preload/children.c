@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * children.c - a forked child is no member.
+ * children.c - the library is told of forks.
  *
  * fork and what uses it inside of the C library run the pthread_atfork handler
  * that preload.c registers; here is what does not.  A vfork or posix_spawn

@@ -352,6 +352,8 @@ static void sockets_finish(void)
 
 	while (sockets_here() && msock__sock_unsent() > 0)
 		nanosleep(&pause, NULL);
+	if (sockets_here())
+		msock__sock_leaving();
 	udp_finish();
 }
 

@@ -39,6 +39,11 @@ enum {
 #define MS_WORLD_ABROAD 1023u
 #define MS_MEMBER_IS_ABROAD(m) (MS_MEMBER_WORLD(m) == MS_WORLD_ABROAD)
 
+/* The one before is that of forked children (lib/kin.h), by the order in which they became members. */
+#define MS_WORLD_CHILDREN 1022u
+#define MS_NOBODY 0xffffffffu
+#define MS_MEMBER_IS_CHILD(m) (MS_MEMBER_WORLD(m) == MS_WORLD_CHILDREN)
+
 /* Signal by which the kernel (O_ASYNC on control socket and data listener) and
  * the agent reach a member's threads; kernel number. MSOCK_KICK_SIGNAL changes it. */
 #define MS_KICK_SIGNAL 63
@@ -100,6 +105,27 @@ enum ms_ctl_type {
 	                      freeze ns, u64 total ns, both predicted: the answer to MS_MOVE_CHECK */
 	MS_M_LOOKUP_ABROAD, /* u32 request, ip virtual in the other job, str that job's card; answered with D_PLACE when no
 	                      move of that member is undecided */
+
+	/* Of a process that forks, and of its children (lib/kin.h, msdaemon/kin.h). */
+	MS_M_CHILD,        /* u32 number, from 1: a child is being forked; one descriptor: the daemon's end of its control socket, over
+	                      which it says HELLO when it wants to be a member */
+	MS_M_LET_GO,       /* u64 S, u32 number, u32 member: its end of this stream, that member's, is closed here; a child forked after
+	                      that number has it */
+	MS_D_LET_GO,       /* u64 S (0: all), u32 member (MS_NOBODY: whoever it was): that member does not hold it any more; u32
+	                      how many others are told */
+	MS_M_LAST,         /* u64 S, u8 end, u8 own, u32 peer, bytes: a child has closed its end, and what it would say of it (MS_RL_CLOSED)
+	                      when it is asked later; own: it is its owner, and the peer gets it with the word of its end */
+	MS_D_LAST,         /* u64 S, u8 end, bytes: to those of whom it has descended */
+	MS_M_ASK,          /* u32 request, u8 what (enum ms_kin_ask), then by that; one descriptor: for the member that listens */
+	MS_D_ASKED,        /* u32 from member, u32 request, u8 what, then the same; the descriptor */
+	MS_M_ANSWER,       /* u32 to member, u32 request, u32 error (errno value), then by what was asked; perhaps a descriptor */
+	MS_D_ANSWER,       /* u32 request, u32 error, then the same */
+};
+
+enum ms_kin_ask {
+	MS_KIN_ACCEPT = 1, /* nothing; the listener's number. Answer: u64 S, u8 end, u32 the member that had it, u32 peer, u32 leg, u64 written, u64 taken,
+	                      ip own, u16 port own, ip peer, u16 port peer; the leg */
+	MS_KIN_LISTEN,     /* u16 port (0: any), u32 backlog, u64 inode of the number's file; the other end. Answer: u16 port */
 };
 
 enum ms_place { MS_PLACE_OK, MS_PLACE_NOBODY, MS_PLACE_ENDED };
@@ -112,6 +138,10 @@ enum ms_relink_type {
 	MS_RL_OFFER,   /* leg is the new one; ip real, u16 data port, token */
 	MS_RL_GONE,
 	MS_RL_CLOSED,  /* u64 cut, u64 taken, u8 app_fin */
+	MS_RL_HEIR,    /* u8 end, u32 member: this end was that member's, and is the sender's now */
+	MS_RL_HEIR_OK,
+	MS_RL_HEIR_IS, /* u32 member, whose this end is now */
+	MS_RL_SHARED,  /* u32 pid, u32 pid (0: it is no member): the processes that hold this end; it cannot be relinked */
 
 	/* Of UDP sockets (lib/udp_say.c); after version and type only. A place: ip virtual, u16 port, ip real, u16 real
 	   port, u64 serial (of all places that sockets of the member ever had, larger is later). */

@@ -135,6 +135,10 @@ void image_unpause(void)
 {
 }
 
+void image_forked(void)
+{
+}
+
 /* As where sockets come and go all the time: only under the lock the list of the library's own stays true. */
 int image_check(const struct image_source *src, char why[IMAGE_WHY])
 {

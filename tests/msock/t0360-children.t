@@ -1,0 +1,361 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""Programs that fork: who has a stream after it, children that accept, connect, listen and serve, and moves around them."""
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import launch  # noqa: E402
+from launch import tap, time  # noqa: E402
+
+HOSTS = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
+JOIN = {"MSOCK_JOIN": "sockets", "MSOCK_CHECK": "1"}
+VIAS = ("auto", "drain", "mirror")
+
+# Evaluates lines, also in children that it forks: kid(name), tell(name, line); start and finish, when that takes time.
+ACTOR = r"""
+import errno, os, select, signal, socket, sys
+kids = {}
+def evaluate(line):
+    try:
+        code = compile(line, "", "eval")
+    except SyntaxError:
+        return exec(line, globals())
+    return eval(code, globals())
+def serve(lines, out):
+    for line in lines:
+        try:
+            value = evaluate(line)
+        except OSError as error:
+            value = errno.errorcode.get(error.errno, str(error))
+        print(repr(value), file=out, flush=True)
+def kid(name):
+    there, to = os.pipe()
+    back, here = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        for _, *files in kids.values():
+            for file in files:
+                file.close()
+        kids.clear()
+        os.close(to)
+        os.close(back)
+        serve(os.fdopen(there), os.fdopen(here, "w"))
+        os._exit(0)
+    os.close(there)
+    os.close(here)
+    kids[name] = pid, os.fdopen(to, "w"), os.fdopen(back)
+    return pid
+def start(name, line):
+    print(line, file=kids[name][1], flush=True)
+def finish(name):
+    return eval(kids[name][2].readline())
+def tell(name, line):
+    start(name, line)
+    return finish(name)
+def reap(name):
+    pid, *files = kids.pop(name)
+    for file in files:
+        file.close()
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+def take(s, n):
+    data = b""
+    while len(data) < n and (part := s.recv(n - len(data))):
+        data += part
+    return data
+serve(sys.stdin, sys.stdout)
+"""
+
+
+class Actor:
+    """One program, which does what it is told."""
+
+    def __init__(self, job, rank):
+        self.job, self.rank, self.host, self.said = job, rank, HOSTS[rank % 3], b""
+        self.err = open(os.path.join(job.top, f"{rank}.err"), "w+", encoding="utf-8")
+        self.process = job.stub(rank, [sys.executable, "-c", ACTOR], self.host, env=JOIN, stdin=subprocess.PIPE,
+                                stdout=subprocess.PIPE, stderr=self.err)
+        self.address = self.ask("os.environ['MSOCK_ADDRESS']")
+
+    def say(self, line):
+        self.process.stdin.write(f"{line}\n".encode())
+        self.process.stdin.flush()
+
+    def hear(self):
+        end = time.monotonic() + launch.LIMIT_S
+        while b"\n" not in self.said:
+            ready, _, _ = select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))
+            more = os.read(self.process.stdout.fileno(), 65536) if ready else b""
+            if not more:
+                return f"no answer: {self.complaints()}"
+            self.said += more
+        line, self.said = self.said.split(b"\n", 1)
+        return eval(line) # noqa: what a program of ours says
+
+    def ask(self, line):
+        self.say(line)
+        return self.hear()
+
+    def move(self, via="auto"):
+        """(exit status, what was said)"""
+        host = HOSTS[(HOSTS.index(self.host) + 1) % 3]
+        status, out, err = self.job.tool("msrank-move", "--via", via, str(self.rank), host)
+        if status == 0:
+            self.host = host
+        return status, out + err
+
+    def complaints(self):
+        with open(self.err.name, encoding="utf-8", errors="replace") as file:
+            return "".join(line for line in file if "msmirror" not in line)
+
+    def end(self):
+        self.process.stdin.close()
+        try:
+            return self.process.wait(launch.LIMIT_S), self.complaints()
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return "timeout", self.complaints()
+
+
+def rows(job):
+    """{member: what msrank-ps says}"""
+    status, out, _ = job.tool("msrank-ps", "--json")
+    return {entry["member"]: entry for entry in launch.json.loads(out)["ranks"]} if status == 0 else {}
+
+
+def child_of(job, parent, pid):
+    """Its name, if it is a member that runs."""
+    return next((name for name, row in rows(job).items()
+                 if row.get("parent") == parent and row["pid"] == pid and row["state"] == "running"), None)
+
+
+def is_direct(pid, number):
+    """The kernel's TCP connection itself is under this number."""
+    inode = os.readlink(f"/proc/{pid}/fd/{number}").strip("socket:[]")
+    with open("/proc/net/tcp", encoding="ascii") as file:
+        return any(line.split()[9] == inode and line.split()[3] == "01" for line in file)
+
+
+def echo(client, holder, name):
+    """Bytes go both ways between the client's s and the server's c, of which holder(line) is asked."""
+    client.ask("s.sendall(b'there' * 1000)")
+    got = holder("take(c, 5000)")
+    holder("c.sendall(b'back' * 1000)")
+    return tap.equal((got, client.ask("take(s, 4000)")), (b"there" * 1000, b"back" * 1000), name)
+
+
+def connect(server, client, port=8000):
+    tap.equal(client.ask(f"s = socket.create_connection(('{server.address}', {port}))"), None, "a connection")
+    return tap.equal(server.ask("c = l.accept()[0]") or server.ask("c.getpeername()[0]"), client.address, "and it is accepted")
+
+
+def moves(client, holder, name):
+    for via in VIAS:
+        status, said = client.move(via)
+        tap.equal((status, said if status else ""), (0, ""), f"{name}: its peer is moved, {via}")
+        echo(client, holder, f"{name}: and goes on with it")
+
+
+def serving(job, server, client, name):
+    """Accept, fork, the parent closes, the child serves."""
+    connect(server, client)
+    pid = server.ask("kid('k')")
+    server.ask("c.close()")
+
+    def kid(line):
+        return server.ask(f"tell('k', {line!r})")
+    echo(client, kid, f"{name}: the child serves")
+    tap.ok(tap.until(lambda: child_of(job, f"0.{server.rank}", shown(server, pid)), launch.LIMIT_S), f"{name}: it is a member, its parent's child",
+           rows(job))
+    moves(client, kid, name)
+    status, said = server.move()
+    tap.ok(status == 1 and names(said, server, [pid]) and "child process" in said, f"{name}: the parent does not move, its child is named",
+           (pid, status, said))
+    member = child_of(job, f"0.{server.rank}", shown(server, pid))
+    status, out, err = job.tool("msrank-move", member, HOSTS[0])
+    tap.ok(status == 1 and "forked by rank" in err and err.count("\n") == 1, f"{name}: nor does the child, and says why", (status, out, err))
+    return pid
+
+
+def shown(server, pid):
+    """The number that a child has outside of the namespace that a move has put its parent into."""
+    for entry in launch.children():
+        with open(f"/proc/{entry}/status", encoding="utf-8", errors="replace") as file:
+            fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+        if fields.get("NSpid", "").split()[-1:] == [str(pid)] and fields["Name"].startswith("python"):
+            return entry
+    return 0
+
+
+def names(said, server, pids):
+    """In one line, by the numbers that they have in the namespace whose /proc the program sees."""
+    numbers = re.findall(r"\d+", said.split("process", 1)[-1])
+    return said.count("\n") == 1 and all({str(pid), str(shown(server, pid))} & set(numbers) for pid in pids)
+
+
+def forking(job, server, client):
+    server.ask("l = socket.create_server(('', 8000))")
+    for name in ("a fork", "a fork after a move"):
+        pid = serving(job, server, client, name)
+        server.ask("start('k', 'os._exit(7)')")
+        tap.equal(client.ask("s.recv(10)"), b"", f"{name}: its end is the stream's end")
+        tap.equal(server.ask("reap('k')"), 7, f"{name}: its parent gets its status")
+        tap.ok(tap.until(lambda: not child_of(job, "0.0", shown(server, pid)), launch.LIMIT_S), f"{name}: it is gone")
+        tap.equal(server.move()[0], 0, f"{name}: the parent moves when it has waited for it")
+    serving(job, server, client, "a child that is killed")
+    server.ask("os.kill(kids['k'][0], 9)")
+    tap.ok(client.ask("s.recv(10)") in (b"", "ECONNRESET"), "its peer sees the end")
+    tap.equal(server.ask("reap('k')"), -9, "its parent sees how it ended")
+    tap.equal((server.move()[0], client.move()[0]), (0, 0), "both move")
+
+
+def sharing(server, client):
+    connect(server, client)
+    pids = server.ask("os.getpid(), kid('k')")
+
+    def kid(line):
+        return server.ask(f"tell('k', {line!r})")
+    echo(client, kid, "a stream that two processes have: the child")
+    echo(client, server.ask, "the parent")
+    for who, actor in (("the parent", server), ("the peer", client)):
+        status, said = actor.move("drain") # which waits for its peers' answers
+        tap.ok(status == 1 and names(said, server, pids) and "share" in said, f"{who} does not move, both processes are named",
+               (pids, status, said))
+    echo(client, kid, "nothing has changed")
+    server.ask("os.kill(kids['k'][0], 9)")
+    tap.equal(server.ask("reap('k')"), -9, "the child is killed")
+    moves(client, server.ask, "the parent has it alone")
+    tap.equal(server.move()[0], 0, "and moves")
+    server.ask("kid('k')")
+    kid("c.close()")
+    status, said = client.move()
+    tap.equal((status, said if status else ""), (0, ""), "the child has closed it: the peer moves")
+    echo(client, server.ask, "with the parent")
+    server.ask("c.close()")
+    tap.equal(client.ask("s.recv(1)"), b"", "which closes it")
+    server.ask("start('k', 'os._exit(0)')")
+    tap.equal(server.ask("reap('k')"), 0, "the child ends")
+
+
+def direct(server, client):
+    connect(server, client)
+    pid = server.ask("kid('k')")
+    number = server.ask("c.fileno()")
+    tap.ok(is_direct(shown(server, server.ask("os.getpid()")), number) and is_direct(shown(server, pid), number),
+           "after a fork the connection itself is under both numbers")
+    server.ask("c.close()")
+    server.ask("tell('k', 'kid(\"g\")')")
+    server.ask("tell('k', 'c.close()')")
+
+    def grandchild(line):
+        return server.ask(f"tell('k', {f'tell({chr(34)}g{chr(34)}, {line!r})'!r})")
+    moves(client, grandchild, "a grandchild")
+    server.ask("tell('k', 'start(\"g\", \"os._exit(0)\")')")
+    tap.equal((client.ask("s.recv(1)"), server.ask("tell('k', 'reap(\"g\")')")), (b"", 0), "it ends")
+    server.ask("start('k', 'os._exit(0)')")
+    tap.equal(server.ask("reap('k')"), 0, "so does its parent")
+
+
+def prefork(server, client):
+    """Children accept from the listener that they have inherited."""
+    for name in ("a", "b"):
+        server.ask(f"kid('{name}')")
+
+    def kid(line):
+        return server.ask(f"tell('a', {line!r})")
+    kid("l.setblocking(False)")
+    tap.equal(kid("l.accept()"), "EAGAIN", "nobody is there")
+    kid("l.setblocking(True)")
+    server.ask("start('a', 'c = l.accept()[0]')")
+    client.ask(f"s = socket.create_connection(('{server.address}', 8000))")
+    tap.equal((server.ask("finish('a')"), kid("c.getpeername()"), kid("c.getsockname()")),
+              (None, client.ask("s.getsockname()"), (server.address, 8000)), "a child waits for a connection and gets it")
+    moves(client, kid, "a child that has accepted")
+    client.ask(f"s = socket.create_connection(('{server.address}', 8000))")
+    client.ask("s.sendall(b'early')")
+    tap.equal([client.move(via)[0] for via in VIAS], [0, 0, 0], "a peer is moved while nobody has accepted it")
+    server.ask("tell('b', 'c = l.accept()[0]')")
+    tap.equal(server.ask("tell('b', 'take(c, 5)')"), b"early", "another child accepts it")
+    moves(client, lambda line: server.ask(f"tell('b', {line!r})"), "the other child")
+    connect(server, client)
+    echo(client, server.ask, "the parent accepts too")
+    server.ask("c.close()")
+    for name in ("a", "b"):
+        server.ask(f"start('{name}', 'os._exit(0)')")
+        tap.equal(server.ask(f"reap('{name}')"), 0, "a child ends")
+    tap.equal(server.move()[0], 0, "the parent moves")
+    connect(server, client)
+    echo(client, server.ask, "and its listener is there")
+    server.ask("c.close()")
+
+
+def active(server, client):
+    """A child connects, and listens by itself."""
+    server.ask("kid('k')")
+
+    def kid(line):
+        return server.ask(f"tell('k', {line!r})")
+    client.ask("l = socket.create_server(('', 8001))")
+    tap.equal(kid(f"c = socket.create_connection(('{client.address}', 8001))"), None, "a child connects")
+    client.ask("s = l.accept()[0]")
+    tap.equal(client.ask("s.getpeername()"), kid("c.getsockname()"), "from its family's address")
+    moves(client, kid, "a child that has connected")
+    tap.equal(kid("m = socket.create_server(('', 8000))"), "EADDRINUSE", "its parent's port is taken")
+    kid("m = socket.create_server(('', 8002))")
+    tap.equal(kid("m.getsockname()"), ("0.0.0.0", 8002), "it listens")
+    client.ask(f"s = socket.create_connection(('{server.address}', 8002))")
+    kid("c = m.accept()[0]")
+    tap.equal((kid("c.getsockname()"), kid("c.getpeername()")), ((server.address, 8002), client.ask("s.getsockname()")), "it accepts")
+    moves(client, kid, "a child that has listened")
+    kid("m.close()")
+    tap.equal(client.ask(f"socket.create_connection(('{server.address}', 8002))"), "ECONNREFUSED", "it listens no more")
+    tap.equal(server.ask("socket.create_server(('', 8002)).close()"), None, "the port is free")
+    server.ask("start('k', 'os._exit(0)')")
+    tap.equal(server.ask("reap('k')"), 0, "it ends")
+
+
+def orphans(job, client):
+    """The parent ends first, by itself or killed, and has closed nothing."""
+    for rank, how in ((2, "os._exit(0)"), (3, "os.kill(os.getpid(), 9)")):
+        server = Actor(job, rank)
+        server.ask("l = socket.create_server(('', 8000))")
+        connect(server, client)
+        pid = server.ask("kid('k')")
+        number = shown(server, pid)
+        server.ask("start('k', 'while data := c.recv(4096): c.sendall(data.upper())')")
+        client.ask("s.sendall(b'abc')")
+        tap.equal(client.ask("take(s, 3)"), b"ABC", "a child serves")
+        server.say(how)
+        server.process.wait(launch.LIMIT_S)
+        tap.ok(tap.until(lambda: child_of(job, f"0.{rank}", number), launch.LIMIT_S), f"its parent ends, {how}: it is a member", rows(job))
+        for via in VIAS:
+            status, said = client.move(via)
+            client.ask("s.sendall(b'abc' * 1000)")
+            tap.equal((status, said if status else "", client.ask("take(s, 3000)")), (0, "", b"ABC" * 1000), f"its peer moves, {via}")
+        client.ask("s.close()")
+        tap.ok(tap.until(lambda: not child_of(job, f"0.{rank}", number), launch.LIMIT_S), "it ends with the stream")
+        tap.equal(server.complaints(), "", "nobody complains")
+
+
+def test():
+    job = launch.Launch(HOSTS)
+    server, client = Actor(job, 0), Actor(job, 1)
+    tap.equal((server.address, client.address), ("100.64.0.1", "100.64.0.2"), "two members")
+    forking(job, server, client)
+    sharing(server, client)
+    direct(server, client)
+    prefork(server, client)
+    active(server, client)
+    orphans(job, client)
+    tap.equal((client.end(), server.end()), ((0, ""), (0, "")), "both end well")
+    tap.equal(job.end(), 0, "the job ends")
+    tap.ok(not launch.children(), "nothing is left", launch.children())
+    job.close()
+
+
+tap.main(test)
+launch.kill_children()
