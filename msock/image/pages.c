@@ -28,6 +28,17 @@ struct scan_arg {
 #define PAGEMAP_SWAPPED (1ull << 62)
 #define PAGEMAP_FILE (1ull << 61)
 
+/*
+ * How far a scan has come.  Not its walk_end: the kernel goes through a large
+ * area in pieces of 512 regions and leaves there where the last but one ended,
+ * and who went on from that would get regions twice.  It stops early only when
+ * the regions are full.
+ */
+static uint64_t scan_walked(const struct workspace *ws, const struct scan_arg *arg, long n)
+{
+	return n == WORKSPACE_REGIONS ? ws->regions[n - 1].end : arg->end;
+}
+
 static int guards_send(struct workspace *ws, uint32_t count)
 {
 	for (uint32_t i = 0; i < count;) {
@@ -66,7 +77,7 @@ int pages_guards(struct workspace *ws)
 
 		if (area->kind != IMAGE_AREA_ANON && area->kind != IMAGE_AREA_FILE)
 			continue;
-		for (arg.start = area->start; arg.start < arg.end; arg.start = arg.walk_end) {
+		for (arg.start = area->start; arg.start < arg.end; arg.start = scan_walked(ws, &arg, n)) {
 			n = ms_ioctl(ws->pagemap_fd, SCAN_IOCTL, &arg);
 			if (n == -EINVAL || n == -ENOTTY)
 				return 0; /* an older kernel: it has none, or does not tell */
@@ -110,7 +121,7 @@ static long scan_regions(struct workspace *ws, const struct image_area *area, ui
 		ws->no_guards = true; /* this kernel does not know the word */
 		return scan_regions(ws, area, at, walked);
 	}
-	*walked = arg.walk_end;
+	*walked = n < 0 ? at : scan_walked(ws, &arg, n);
 	return n;
 }
 
@@ -338,8 +349,8 @@ static bool region_is_clean(const struct workspace *ws, const struct pages_regio
 int pages_send(struct workspace *ws, const struct image_area *area)
 {
 	/* Where nothing was sent yet the target has zeros by itself; in a file's mapping it has the file. */
-	bool skip_zero = area->kind != IMAGE_AREA_FILE &&
-			 (!ws->tracking || ws->rounds == 0 || image_area_is_shared(area));
+	bool skip_zero =
+		area->kind != IMAGE_AREA_FILE && (!ws->tracking || ws->rounds == 0 || image_area_is_shared(area));
 	uint64_t at = area->start, own = 0;
 
 	/* What cannot be tracked goes once, in the freeze. */

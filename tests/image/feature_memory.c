@@ -212,6 +212,29 @@ static void sparse(void)
 	}
 }
 
+/* One area with so many runs of pages that the kernel lists them in several pieces, more or fewer at each move. */
+static void runs(void)
+{
+	enum { RUNS = 4500, STEP = 2 * 4096 };
+	char *p = mmap(NULL, RUNS * STEP, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int used = 0;
+
+	CHECK(p != MAP_FAILED && madvise(p, RUNS * STEP, MADV_NOHUGEPAGE) == 0);
+	for (int k = 0; k < MOVES; k++) {
+		int more = k % 2 ? RUNS : 1500;
+
+		for (; used < more; used++)
+			memset(p + used * STEP, used % 255 + 1, 4096);
+		for (int i = 0; i < used; i += 3)
+			p[i * STEP + 17] = (char)(k + 1);
+		CHECK(member_move() == 0);
+		for (int i = 0; i < used; i++) {
+			CHECK(p[i * STEP] == (char)(i % 255 + 1) && p[i * STEP + 4096] == 0);
+			CHECK(p[i * STEP + 17] == (i % 3 ? (char)(i % 255 + 1) : (char)(k + 1)));
+		}
+	}
+}
+
 static void file_maps(void)
 {
 	char path[512];
@@ -469,6 +492,7 @@ const struct feature memory_features[] = {
 	{ "protections", protections },
 	{ "jit", jit },
 	{ "sparse", sparse },
+	{ "runs", runs },
 	{ "file-maps", file_maps },
 	{ "shared-anonymous", shared_anonymous },
 	{ "avx2", avx2 },
