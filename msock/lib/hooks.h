@@ -114,7 +114,8 @@ void msock__sock_leaving(void);
  * in it is the kernel's call.  msock__udp_send takes the datagram or gives
  * -EAGAIN when the kernel has no room; msock__udp_received gives the sender's
  * virtual name in place of the real one, or false: a stranger's, who is not to
- * be shown to the program.
+ * be shown to the program.  moves: what msock__udp_moves said before it was
+ * received; what came before a move says nothing of where its sender is heard now.
  */
 bool msock__udp_any(void); /* are there any? */
 void msock__udp_new(int fd, int domain);
@@ -124,7 +125,8 @@ int msock__udp_bind(int fd, const struct sockaddr *addr, socklen_t size);
 int msock__udp_connect(int fd, const struct sockaddr *addr, socklen_t size);
 int msock__udp_name(int fd, bool peer, struct sockaddr *addr, socklen_t *size);
 long msock__udp_send(int fd, const struct msghdr *msg, int flags);
-bool msock__udp_received(int fd, struct msghdr *msg);
+unsigned long msock__udp_moves(void);
+bool msock__udp_received(int fd, struct msghdr *msg, unsigned long moves);
 void msock__udp_option(int fd, int level, int name);
 void msock__udp_shut(int fd, int how);
 

@@ -8,6 +8,7 @@
 #include "lib/sock.h"
 #include "lib/sys.h"
 #include "lib/udp_move.h"
+#include "lib/udp_catch.h"
 #include "lib/udp_names.h"
 #include "lib/udp_pen.h"
 #include "lib/udp_way.h"
@@ -107,6 +108,7 @@ struct udp *udp_create(int fd, int domain)
 		return NULL;
 	u->v.kind = VSOCK_UDP;
 	u->v.sd = -1;
+	u->catch_fd = -1;
 	u->domain = domain;
 	u->number = fd;
 	u->next = all;
@@ -327,6 +329,8 @@ static int udp_bind_port(struct udp *u, int fd, uint16_t port)
 		err = udp_choose_port(&port);
 	if (!err && u->real_port && other)
 		return -EADDRINUSE;
+	if (!err && other)
+		udp_catch_give_way(other->real_port);
 	if (!err && !u->real_port)
 		err = udp_bind_kernel(fd, u->domain, other ? other->real_port : 0, &u->real_port);
 	if (err)
@@ -399,8 +403,10 @@ int udp_disconnect(struct udp *u, int fd)
 {
 	struct sockaddr none = { .sa_family = AF_UNSPEC };
 	uint16_t before = u->real_port;
-	int err = ms_connect(fd, &none, sizeof(none));
+	int err;
 
+	udp_pen_settle(u);
+	err = ms_connect(fd, &none, sizeof(none));
 	udp_pen_leave(u);
 	u->connected = false;
 	if (!err)
@@ -416,21 +422,31 @@ int udp_disconnect(struct udp *u, int fd)
 	return err == -EINVAL ? 0 : err; /* bound still: the port was not of the kernel's choice */
 }
 
-bool udp_translate(struct udp *u, struct msghdr *msg)
+bool udp_name(const struct udp *u, const struct sockaddr_in *from, uint32_t *ip, uint16_t *port)
+{
+	uint32_t real_ip = ntohl(from->sin_addr.s_addr);
+	uint16_t real_port = ntohs(from->sin_port);
+
+	if (!u->pen_port || real_ip != core.real_ip || real_port != u->pen_port)
+		return udp_names_get(real_ip, real_port, ip, port);
+	*ip = ntohl(u->peer.sin_addr.s_addr); /* see udp_catch.h */
+	*port = ntohs(u->peer.sin_port);
+	return true;
+}
+
+bool udp_translate(struct udp *u, struct msghdr *msg, bool here)
 {
 	struct sockaddr_in from;
 	struct sockaddr_in6 space;
-	uint32_t ip, real_ip;
-	uint16_t port, real_port;
+	uint32_t ip;
+	uint16_t port;
 
 	if (!msg->msg_name || !udp_from_address(msg->msg_name, msg->msg_namelen, &from))
 		return true;
-	real_ip = ntohl(from.sin_addr.s_addr);
-	real_port = ntohs(from.sin_port);
-	if (!udp_names_get(real_ip, real_port, &ip, &port))
+	if (!udp_name(u, &from, &ip, &port))
 		return false;
-	if (!(msg->msg_flags & MSG_ERRQUEUE))
-		udp_way_heard(u, ip, port, real_ip, real_port);
+	if (here && !(msg->msg_flags & MSG_ERRQUEUE))
+		udp_way_heard(u, ip, port, ntohl(from.sin_addr.s_addr), ntohs(from.sin_port));
 	msg->msg_namelen = udp_address(u->domain, ip, port, &space);
 	__builtin_memcpy(msg->msg_name, &space, msg->msg_namelen);
 	return true;

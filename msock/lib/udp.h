@@ -21,6 +21,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#include "lib/engine.h"
 #include "lib/vsock.h"
 
 enum udp_kind {
@@ -60,6 +61,8 @@ struct udp {
 	uint32_t aim_ip;
 	uint16_t aim_port;
 	uint16_t pen_port;   /* the pen that it uses; 0: none yet */
+	int catch_fd;        /* udp_catch.h; owned; -1: none */
+	struct watch catch;
 	uint8_t shut;        /* 1: reading, 2: writing */
 
 	struct udp_number *numbers; /* owned; these four while frozen */
@@ -101,8 +104,10 @@ int udp_connect(struct udp *u, int fd, const struct sockaddr_in *to);
 /* A name that came with the connect goes with it. */
 int udp_disconnect(struct udp *u, int fd);
 
-/* What was received has a virtual name; false: it came from a stranger. */
-bool udp_translate(struct udp *u, struct msghdr *msg);
+/* The virtual name of who has sent the socket something from there; false: a stranger. */
+bool udp_name(const struct udp *u, const struct sockaddr_in *from, uint32_t *ip, uint16_t *port);
+/* What was received has a virtual name; false: it came from a stranger. here: not before the last move. */
+bool udp_translate(struct udp *u, struct msghdr *msg, bool here);
 
 /* Bind the kernel socket at the host's address; port 0: any. Tells the port. 0 or -errno. */
 int udp_bind_kernel(int fd, int domain, uint16_t port, uint16_t *real_port);

@@ -106,7 +106,7 @@ static long udp_receive(struct udp *u, const struct iovec *iov, int count, struc
 				      .msg_iovlen = count < 0 ? 0 : (size_t)count };
 		long n = ms_recvmsg(u->v.sd, &msg, MSG_DONTWAIT);
 
-		if (n < 0 || !core.member || udp_translate(u, &msg))
+		if (n < 0 || !core.member || udp_translate(u, &msg, true))
 			return n;
 	}
 }

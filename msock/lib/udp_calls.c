@@ -279,7 +279,12 @@ static void calls_control_in(struct msghdr *msg, const struct udp *u)
 	}
 }
 
-bool msock__udp_received(int fd, struct msghdr *msg)
+unsigned long msock__udp_moves(void)
+{
+	return core.moves;
+}
+
+bool msock__udp_received(int fd, struct msghdr *msg, unsigned long moves)
 {
 	bool known = true;
 	struct udp *u;
@@ -290,7 +295,7 @@ bool msock__udp_received(int fd, struct msghdr *msg)
 	mask = calls_enter();
 	u = udp_find(fd);
 	if (u && u->kind == UDP_VIRTUAL) {
-		known = udp_translate(u, msg) || u->stays;
+		known = udp_translate(u, msg, moves == core.moves) || u->stays;
 		calls_control_in(msg, u);
 	}
 	calls_leave(mask, 0);

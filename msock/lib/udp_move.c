@@ -28,12 +28,18 @@ struct friend {
 
 static struct friend *friends; /* owned */
 static bool holding;
-static uint64_t hold_end_ns;
+static uint64_t over_m; /* the last move for which others were to hold, and that is over */
+static uint64_t hold_end_ns, hold_again_ns, hold_pause_ns;
 static uint8_t piece[MOVE_BUFFER];
 
 bool udp_move_holding(void)
 {
 	return holding;
+}
+
+uint64_t udp_move_over(void)
+{
+	return over_m;
 }
 
 static struct friend *friend_find(uint32_t member)
@@ -67,11 +73,12 @@ static void friends_find(void)
 /* It is over: all go on, here (0) or where the sockets have the places from `serial` on. */
 static void friends_go(uint64_t serial)
 {
+	over_m = core.self.m;
 	while (friends) {
 		struct friend *f = friends;
 
 		friends = f->next;
-		udp_say_number(f->member, MS_RL_UDP_GO, serial);
+		udp_say_go(f->member, serial, core.self.m);
 		mem_free(f, sizeof(*f));
 	}
 }
@@ -82,14 +89,26 @@ static void aim_all(void)
 		udp_pen_aim(u);
 }
 
+/* Again and again: what reaches a member between its last look and its freeze is lost with the old process. */
+static void hold_say(void)
+{
+	uint64_t now = ms_clock_ns(CLOCK_MONOTONIC);
+
+	for (struct friend *f = friends; f; f = f->next)
+		if (!f->held)
+			udp_say_number(f->member, MS_RL_UDP_HOLD, core.self.m);
+	hold_again_ns = now + hold_pause_ns;
+	hold_pause_ns *= 2;
+}
+
 static void hold(void)
 {
 	holding = true;
 	hold_end_ns = ms_clock_ns(CLOCK_MONOTONIC) + UDP_HOLD_MS * 1000000ull;
 	aim_all(); /* at the pen: what they still write waits there */
 	friends_find();
-	for (struct friend *f = friends; f; f = f->next)
-		udp_say_number(f->member, MS_RL_UDP_HOLD, core.self.m);
+	hold_pause_ns = UDP_REPEAT_MS * 1000000ull;
+	hold_say();
 }
 
 bool udp_move_quiet(void)
@@ -98,9 +117,16 @@ bool udp_move_quiet(void)
 		return true;
 	if (!holding)
 		hold();
-	for (struct friend *f = friends; f; f = f->next)
-		if (!f->held && ms_clock_ns(CLOCK_MONOTONIC) < hold_end_ns)
+	else if (ms_clock_ns(CLOCK_MONOTONIC) >= hold_again_ns)
+		hold_say();
+	for (struct friend *f = friends; f; f = f->next) {
+		if (f->held)
+			continue;
+		if (ms_clock_ns(CLOCK_MONOTONIC) < hold_end_ns)
 			return false;
+		ms_log(LOG_INFO, "member %u.%u does not hold back its datagrams", MS_MEMBER_WORLD(f->member),
+		       MS_MEMBER_RANK(f->member));
+	}
 	return true;
 }
 
@@ -115,20 +141,20 @@ void udp_move_held(uint32_t from, uint64_t m)
 void udp_move_hold(uint32_t from, uint64_t m)
 {
 	for (struct udp_way *w = udp_way_next(NULL); w; w = udp_way_next(w)) {
-		if (!w->owned || w->member != from)
+		if (!w->owned || w->member != from || m <= w->hold_m)
 			continue;
-		w->held = true;
+		w->hold_m = m;
 		udp_way_changed(w);
 	}
 	udp_say_number(from, MS_RL_UDP_HELD, m);
 }
 
-void udp_move_go(uint32_t from, uint64_t serial)
+void udp_move_go(uint32_t from, uint64_t serial, uint64_t m)
 {
 	for (struct udp_way *w = udp_way_next(NULL); w; w = udp_way_next(w)) {
-		if (!w->owned || w->member != from)
+		if (!w->owned || w->member != from || m < w->over_m)
 			continue;
-		w->held = false;
+		w->over_m = m;
 		if (w->serial < serial)
 			w->real_port = 0;
 		udp_way_changed(w);
@@ -207,7 +233,13 @@ static void note_number(int fd, const struct stat *st, void *arg)
 	u->flags = (int)ms_fcntl(fd, F_GETFL, 0);
 }
 
-static int keep(struct udp *u, size_t size, const void *bytes, const struct sockaddr_in *from)
+static bool is_peer(const struct udp *u, const struct udp_kept *k)
+{
+	return k->ip == ntohl(u->peer.sin_addr.s_addr) && k->port == ntohs(u->peer.sin_port);
+}
+
+/* Of a stranger: he would have no name where it goes; what is caught of others than the peer is nobody's. */
+static int keep(struct udp *u, int fd, size_t size, const void *bytes, const struct sockaddr_in *from)
 {
 	struct udp_kept *k = mem_alloc(sizeof(*k) + size);
 
@@ -215,9 +247,9 @@ static int keep(struct udp *u, size_t size, const void *bytes, const struct sock
 		return -ENOMEM;
 	k->size = size;
 	__builtin_memcpy(k->bytes, bytes, size);
-	if (!udp_names_get(ntohl(from->sin_addr.s_addr), ntohs(from->sin_port), &k->ip, &k->port)) {
+	if (!udp_name(u, from, &k->ip, &k->port) || (fd == u->catch_fd && !is_peer(u, k))) {
 		mem_free(k, sizeof(*k) + size);
-		return 0; /* of a stranger: he would have no name where it goes */
+		return 0;
 	}
 	if (u->last)
 		u->last->next = k;
@@ -263,16 +295,16 @@ static long keep_next(struct udp *u, int fd)
 	do {
 		size_t size = (size_t)n - at < each ? (size_t)n - at : each;
 
-		err = keep(u, size, piece + at, &source);
+		err = keep(u, fd, size, piece + at, &source);
 		at += each;
 	} while (!err && at < (size_t)n);
 	return err ? err : n;
 }
 
 /* Peeked at, so that all is as it was if the move comes to nothing. */
-static int keep_queue(struct udp *u)
+static int keep_queue(struct udp *u, int fd)
 {
-	int fd = u->numbers->fd, before = -1, start = 0;
+	int before = -1, start = 0;
 	socklen_t size = sizeof(before);
 	size_t kept = 0;
 	long n;
@@ -300,7 +332,9 @@ int udp_freeze(void)
 			continue;
 		u->options = udp_options_take(u->numbers->fd, u->domain);
 		if (u->kind == UDP_VIRTUAL)
-			err = keep_queue(u);
+			err = keep_queue(u, u->numbers->fd);
+		if (!err && u->connected && u->catch_fd >= 0)
+			err = keep_queue(u, u->catch_fd);
 	}
 	return err;
 }

@@ -14,12 +14,15 @@
 
 enum {
 	UDP_KEPT_MAX = 1 << 20, /* bytes of one socket that are taken along; a kernel holds no more by default */
-	UDP_HOLD_MS = 1000,     /* a peer that does not answer for so long is not waited for */
+	UDP_HOLD_MS = 3000,     /* a peer that does not answer for so long is not waited for */
+	UDP_REPEAT_MS = 10,     /* it is asked again, then each time after twice as long */
 	UDP_SETTLE_MS = 50,     /* the same at the target, before the first thread goes on */
 };
 
 /* Nothing is sent by this member now. */
 bool udp_move_holding(void);
+/* The number of the last move that others were told of, and that is over. */
+uint64_t udp_move_over(void);
 
 /* Called again and again before the freeze: true when everybody holds, or was waited for long enough. */
 bool udp_move_quiet(void);
@@ -34,7 +37,7 @@ void udp_moved(void);
 /* HOLD, HELD, GO from a member. */
 void udp_move_hold(uint32_t from, uint64_t m);
 void udp_move_held(uint32_t from, uint64_t m);
-void udp_move_go(uint32_t from, uint64_t serial);
+void udp_move_go(uint32_t from, uint64_t serial, uint64_t m);
 
 int udp_move_own_fds(int *fds, int max);
 void udp_move_forget(struct udp *u);

@@ -5,12 +5,13 @@
 #include "lib/engine.h"
 #include "lib/log.h"
 #include "lib/sys.h"
+#include "lib/udp_catch.h"
 #include "lib/udp_move.h"
 #include "lib/udp_way.h"
 
 #include <arpa/inet.h>
 
-enum { PEN_BUFFER = 1 << 20, PENS = 64 };
+enum { PEN_BUFFER = 1 << 20, PENS = 64, PEN_TURNS = 8 };
 
 static void pen_ready(struct watch *w, uint32_t events);
 
@@ -158,22 +159,75 @@ static void pen_set_aim(struct udp *u, enum udp_aim aim, uint32_t ip, uint16_t p
 	u->aim_port = port;
 	if (u->aim == UDP_AT_PEN)
 		pen_count(u->aim_port, 1);
+	udp_catch_watch(u);
+}
+
+static int pen_point(const struct udp *u, int fd, uint32_t ip, uint16_t port)
+{
+	struct sockaddr_in6 at;
+	socklen_t size = udp_address(u->domain, ip, port, &at);
+
+	return ms_connect(fd, &at, size);
+}
+
+/* What was caught goes to the socket fd, which is connected to the pen for that. True: it is now. */
+static bool pen_forward(struct udp *u, int fd, bool at_pen)
+{
+	const struct pen *p = pen_of_port(u->pen_port);
+	struct sockaddr_in6 to;
+	socklen_t size = udp_address(AF_INET, core.real_ip, u->real_port, &to);
+	long n;
+
+	while (p && (n = udp_catch_next(u, taken)) >= 0) {
+		at_pen = at_pen || !pen_point(u, fd, core.real_ip, u->pen_port);
+		ms_sendto(p->fd, taken, (size_t)n, MSG_DONTWAIT, &to, size);
+	}
+	return at_pen;
+}
+
+/* To its aim; what the peer has sent until then is not lost: what is caught behind the change leads back to the pen. */
+static int pen_turn(struct udp *u, int fd, bool at_pen, uint32_t ip, uint16_t port)
+{
+	bool turn = true;
+	int err = 0;
+
+	for (int i = 0; i < PEN_TURNS && !err; i++) {
+		turn = pen_forward(u, fd, at_pen) || turn;
+		if (!turn)
+			break;
+		err = pen_point(u, fd, ip, port);
+		turn = at_pen = false;
+	}
+	return err;
 }
 
 static void pen_connect(struct udp *u, enum udp_aim aim, uint32_t ip, uint16_t port)
 {
-	struct sockaddr_in6 at;
-	socklen_t size;
-	int fd;
+	int fd, err;
 
 	if (u->aim == aim && u->aim_ip == ip && u->aim_port == port)
 		return;
 	fd = udp_borrow(u);
 	if (fd < 0)
 		return;
-	size = udp_address(u->domain, ip, port, &at);
-	if (!ms_connect(fd, &at, size))
+	if (pen_have(u))
+		udp_catch_open(u, fd);
+	err = aim == UDP_AT_PEN ? pen_point(u, fd, ip, port) : pen_turn(u, fd, u->aim == UDP_AT_PEN, ip, port);
+	if (!err)
 		pen_set_aim(u, aim, ip, port);
+	ms_close(fd);
+}
+
+void udp_pen_settle(struct udp *u)
+{
+	int fd = u->catch_fd < 0 || u->aim == UDP_AT_NOBODY ? -1 : udp_borrow(u);
+
+	if (fd < 0)
+		return;
+	if (u->aim == UDP_AT_PEN)
+		pen_forward(u, fd, true);
+	else if (pen_forward(u, fd, false))
+		pen_turn(u, fd, true, u->aim_ip, u->aim_port);
 	ms_close(fd);
 }
 
@@ -187,7 +241,7 @@ void udp_pen_aim(struct udp *u)
 	if (!w)
 		return;
 	/* Two that are connected to each other, and both deaf: somebody has to be the first to hear. */
-	if (udp_way_open(w) || (w->deaf && w->real_port && w->noted == u->serial && !w->held && !udp_move_holding()))
+	if (udp_way_open(w) || (w->deaf && w->real_port && w->noted == u->serial && !udp_way_held(w) && !udp_move_holding()))
 		pen_connect(u, UDP_AT_PEER, w->real_ip, w->real_port);
 	else if (w->nobody && !udp_move_holding())
 		pen_connect(u, UDP_AT_WALL, core.real_ip, udp_pen_wall());
@@ -207,6 +261,7 @@ void udp_pen_trust(struct udp *u)
 
 void udp_pen_leave(struct udp *u)
 {
+	udp_catch_close(u);
 	pen_set_aim(u, UDP_AT_NOBODY, 0, 0);
 }
 
@@ -218,6 +273,9 @@ int udp_pen_own_fds(int *fds, int max)
 		fds[n++] = pens[i].fd;
 	if (wall >= 0 && n < max)
 		fds[n++] = wall;
+	for (struct udp *u = udp_first(); u && n < max; u = u->next)
+		if (u->catch_fd >= 0)
+			fds[n++] = u->catch_fd;
 	return n;
 }
 
@@ -231,6 +289,7 @@ void udp_pen_lose(void)
 	core_own_fd(wall, false);
 	wall = -1;
 	for (struct udp *u = udp_first(); u; u = u->next) {
+		udp_catch_lose(u);
 		u->aim = UDP_AT_NOBODY;
 		u->aim_port = u->pen_port = 0;
 	}

@@ -23,6 +23,8 @@ void udp_pen_leave(struct udp *u);
 
 /* Everything in the pens goes to the ways. */
 void udp_pen_empty(void);
+/* Everything that was caught goes to the program's socket. */
+void udp_pen_settle(struct udp *u);
 
 uint16_t udp_pen_wall(void); /* its port; 0: none can be had */
 

@@ -22,7 +22,7 @@ enum { AT_TELL = 1, AT_DEAF = 2 }; /* answer with NOTED; I am connected, and hea
 struct say_place {
 	uint32_t ip, real_ip;
 	uint16_t port, real_port;
-	uint64_t serial;
+	uint64_t serial, over_m;
 };
 
 static void say_begin(struct ms_codec *c, uint8_t buf[SAY_MAX], uint8_t type)
@@ -44,6 +44,7 @@ static void say_put_place(struct ms_codec *c, uint16_t port, uint16_t real_port,
 	ms_put_u32(c, core.real_ip);
 	ms_put_u16(c, real_port);
 	ms_put_u64(c, serial);
+	ms_put_u64(c, udp_move_over());
 }
 
 static void say_get_place(struct ms_codec *c, struct say_place *p)
@@ -53,6 +54,7 @@ static void say_get_place(struct ms_codec *c, struct say_place *p)
 	p->real_ip = ms_get_u32(c);
 	p->real_port = ms_get_u16(c);
 	p->serial = ms_get_u64(c);
+	p->over_m = ms_get_u64(c);
 }
 
 static bool say_connected(const struct udp_way *w)
@@ -62,12 +64,13 @@ static bool say_connected(const struct udp_way *w)
 	return u->connected && ntohl(u->peer.sin_addr.s_addr) == w->ip && ntohs(u->peer.sin_port) == w->port;
 }
 
-/* Connected to the other side, but not to where that is now. */
+/* Connected to the other side, but not to where that is now, and nothing is caught. */
 static bool say_deaf(const struct udp_way *w)
 {
 	const struct udp *u = w->own;
 
-	return u->connected && (u->aim != UDP_AT_PEER || u->aim_ip != w->real_ip || u->aim_port != w->real_port);
+	return u->connected && u->catch_fd < 0 &&
+	       (u->aim != UDP_AT_PEER || u->aim_ip != w->real_ip || u->aim_port != w->real_port);
 }
 
 void udp_say_where(const struct udp_way *w)
@@ -124,13 +127,24 @@ void udp_say_noted(const struct udp_way *w)
 	say_end(&c, buf, w->member);
 }
 
-void udp_say_number(uint32_t member, uint8_t type, uint64_t number)
+void udp_say_number(uint32_t member, uint8_t type, uint64_t m)
 {
 	uint8_t buf[SAY_MAX];
 	struct ms_codec c;
 
 	say_begin(&c, buf, type);
-	ms_put_u64(&c, number);
+	ms_put_u64(&c, m);
+	say_end(&c, buf, member);
+}
+
+void udp_say_go(uint32_t member, uint64_t serial, uint64_t m)
+{
+	uint8_t buf[SAY_MAX];
+	struct ms_codec c;
+
+	say_begin(&c, buf, MS_RL_UDP_GO);
+	ms_put_u64(&c, serial);
+	ms_put_u64(&c, m);
 	say_end(&c, buf, member);
 }
 
@@ -143,7 +157,8 @@ static void say_learn(uint32_t from, const struct say_place *p)
 			continue;
 		w->member = from;
 		w->owned = true;
-		w->nobody = w->held = false;
+		w->nobody = false;
+		w->over_m = p->over_m > w->over_m ? p->over_m : w->over_m;
 		w->real_ip = p->real_ip;
 		w->real_port = p->real_port;
 		w->serial = p->serial;
@@ -253,21 +268,19 @@ static void say_on_noted(struct ms_codec *c)
 	}
 }
 
-static void say_on_number(uint32_t from, uint8_t type, uint64_t number)
+static void say_on_go(uint32_t from, struct ms_codec *c)
 {
-	if (type == MS_RL_UDP_HOLD)
-		udp_move_hold(from, number);
-	else if (type == MS_RL_UDP_HELD)
-		udp_move_held(from, number);
-	else
-		udp_move_go(from, number);
+	uint64_t serial = ms_get_u64(c), m = ms_get_u64(c);
+
+	if (!c->bad)
+		udp_move_go(from, serial, m);
 }
 
 bool udp_way_message(uint32_t from, const void *bytes, size_t size)
 {
 	struct ms_codec c;
 	uint8_t version, type;
-	uint64_t number;
+	uint64_t m;
 
 	ms_codec_init(&c, (void *)bytes, size);
 	version = ms_get_u8(&c);
@@ -278,10 +291,13 @@ bool udp_way_message(uint32_t from, const void *bytes, size_t size)
 	case MS_RL_UDP_WHERE: say_on_where(from, &c); break;
 	case MS_RL_UDP_AT: say_on_at(from, &c); break;
 	case MS_RL_UDP_NOTED: say_on_noted(&c); break;
+	case MS_RL_UDP_GO: say_on_go(from, &c); break;
 	default:
-		number = ms_get_u64(&c);
-		if (!c.bad)
-			say_on_number(from, type, number);
+		m = ms_get_u64(&c);
+		if (!c.bad && type == MS_RL_UDP_HOLD)
+			udp_move_hold(from, m);
+		else if (!c.bad)
+			udp_move_held(from, m);
 	}
 	return true;
 }

@@ -18,7 +18,9 @@ void udp_say_nobody(uint32_t member, uint16_t port, uint16_t to_port, uint64_t a
 void udp_say_at(const struct udp_way *w);
 void udp_say_noted(const struct udp_way *w);
 
-/* MS_RL_UDP_HOLD, HELD (m) or GO (the first serial of the new places, 0: it did not move). */
-void udp_say_number(uint32_t member, uint8_t type, uint64_t number);
+/* MS_RL_UDP_HOLD or HELD. */
+void udp_say_number(uint32_t member, uint8_t type, uint64_t m);
+/* The first serial of the new places, 0: it did not move. */
+void udp_say_go(uint32_t member, uint64_t serial, uint64_t m);
 
 #endif

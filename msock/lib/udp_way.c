@@ -174,7 +174,7 @@ static void way_look_here(struct udp_way *w)
 
 bool udp_way_open(const struct udp_way *w)
 {
-	return w->real_port && w->noted == w->own->serial && !w->deaf && !w->held && !udp_move_holding();
+	return w->real_port && w->noted == w->own->serial && !w->deaf && !udp_way_held(w) && !udp_move_holding();
 }
 
 /* Something waits for it to open. */
@@ -370,7 +370,7 @@ void udp_way_changed(struct udp_way *w)
 	if (!core.on)
 		return; /* a forked child: the sockets are the member's */
 	ms_log(LOG_DEBUG, "UDP %u to %a:%u: %s%s%s%s, at %a:%u, %u wait", w->own->port, w->ip, w->port,
-	       udp_way_open(w) ? "open" : w->nobody ? "nobody" : "shut", w->held ? ", held" : "", w->deaf ? ", deaf" : "",
+	       udp_way_open(w) ? "open" : w->nobody ? "nobody" : "shut", udp_way_held(w) ? ", held" : "", w->deaf ? ", deaf" : "",
 	       w->noted == w->own->serial ? ", noted" : "", w->real_ip, w->real_port, w->waiting);
 	if (way_is_peer(w)) {
 		udp_pen_aim(w->own); /* before the other side can answer */
@@ -436,7 +436,8 @@ void udp_way_member_ended(uint32_t member)
 	for (struct udp_way *w = udp_way_next(NULL); w; w = udp_way_next(w)) {
 		if (!w->owned || w->member != member || way_is_local(w))
 			continue;
-		w->owned = w->watched = w->held = false;
+		w->owned = w->watched = false;
+		w->hold_m = w->over_m = 0;
 		w->nobody = true;
 		w->real_port = 0;
 		udp_way_changed(w);

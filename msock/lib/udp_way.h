@@ -47,7 +47,8 @@ struct udp_way {
 	uint64_t serial;     /* of that place */
 	uint64_t noted;      /* own->serial as the other side has noted it */
 	bool deaf;           /* it is connected to us, and not yet to our place */
-	bool held;           /* its member is about to move */
+	uint64_t hold_m;     /* the last move of its member for which we were to hold */
+	uint64_t over_m;     /* the last one that is known to be over: what is still said of it comes late */
 	bool watched;        /* it is connected to us: told of every move */
 	uint64_t asked_ns, used_ns, heard_ns;
 	struct udp_datagram *first, *last; /* owned; wait */
@@ -60,6 +61,12 @@ struct udp_way *udp_way_find(const struct udp *u, uint32_t ip, uint16_t port);
 struct udp_way *udp_way_get(struct udp *u, uint32_t ip, uint16_t port);
 /* All of them: NULL begins, and NULL ends. The one given must still be there. */
 struct udp_way *udp_way_next(const struct udp_way *w);
+
+/* Its member is about to move. */
+static inline bool udp_way_held(const struct udp_way *w)
+{
+	return w->hold_m > w->over_m;
+}
 
 /* May datagrams go? */
 bool udp_way_open(const struct udp_way *w);

@@ -159,12 +159,14 @@ ssize_t udp_receive(int fd, struct msghdr *msg, int flags)
 	window_open(&w);
 	msg->msg_name = &name;
 	for (;;) {
+		unsigned long moves = msock__udp_moves();
+
 		msg->msg_namelen = sizeof(name);
 		msg->msg_controllen = control;
 		n = REAL(recvmsg)(fd, msg, flags);
 		if (n < 0 && errno == EINTR && window_again(&w, -EINTR) && udp_wait_on(fd, &w, &start) > 0)
 			continue;
-		if (n < 0 || msock__udp_received(fd, msg))
+		if (n < 0 || msock__udp_received(fd, msg, moves))
 			break;
 		if (flags & MSG_PEEK) /* a stranger's: it must not stay in front */
 			REAL(recvfrom)(fd, NULL, 0, MSG_DONTWAIT, NULL, NULL);

@@ -144,7 +144,8 @@ enum ms_relink_type {
 	MS_RL_SHARED,  /* u32 pid, u32 pid (0: it is no member): the processes that hold this end; it cannot be relinked */
 
 	/* Of UDP sockets (lib/udp_say.c); after version and type only. A place: ip virtual, u16 port, ip real, u16 real
-	   port, u64 serial (of all places that sockets of the member ever had, larger is later). */
+	   port, u64 serial (of all places that sockets of the member ever had, larger is later), u64 m of the last move
+	   that it had said HOLD for and that is over. */
 	MS_RL_UDP_WHERE = 32, /* u16 port asked, u8 connected to it, u64 serial of its place at which it is heard (0: none), own place */
 	MS_RL_UDP_AT,         /* u16 port of who asked, u64 serial of his place that is noted, u8 flags (1: answer NOTED, 2: connected
 				 to him, and deaf until then), own place (real port 0: nobody is bound;
@@ -152,7 +153,7 @@ enum ms_relink_type {
 	MS_RL_UDP_NOTED,      /* u16 port of who is told, u64 serial of his place that is noted, ip virtual, u16 port, u64 serial of who tells */
 	MS_RL_UDP_HOLD,       /* u64 m: I am about to move, send me nothing */
 	MS_RL_UDP_HELD,       /* u64 m: so be it */
-	MS_RL_UDP_GO,         /* u64 serial: it is over, places before this one are not any more; 0: it came to nothing */
+	MS_RL_UDP_GO,         /* u64 serial, u64 m: it is over, places before this one are not any more; 0: it came to nothing */
 };
 
 /* Leg frames: u32 MS_LEG_MAGIC, u8 version, u8 type, u16 bytes that follow, then */
