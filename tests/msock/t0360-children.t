@@ -184,8 +184,11 @@ def serving(job, server, client, name):
 def shown(server, pid):
     """The number that a child has outside of the namespace that a move has put its parent into."""
     for entry in launch.children():
-        with open(f"/proc/{entry}/status", encoding="utf-8", errors="replace") as file:
-            fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+        try:
+            with open(f"/proc/{entry}/status", encoding="utf-8", errors="replace") as file:
+                fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has ended since it was listed
         if fields.get("NSpid", "").split()[-1:] == [str(pid)] and fields["Name"].startswith("python"):
             return entry
     return 0
