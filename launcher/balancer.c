@@ -40,11 +40,13 @@ void balancer_check(struct coord *c)
 		return;
 	s = strtod(every, &end);
 	if (end == every || (*end && strcmp(end, "s")) || !(s >= BALANCER_EVERY_MIN && s <= 1e6))
-		coord_fail(c, "-balance %s: the time between rounds is a number of seconds, %g at least", getenv("MSOCK_BALANCE"),
-			   BALANCER_EVERY_MIN);
+		coord_fail(c, "-balance %s: the time between rounds is a number of seconds, %g at least",
+			   getenv("MSOCK_BALANCE"), BALANCER_EVERY_MIN);
 	if (!balance_policy(policy))
-		coord_fail(c, "-balance %s: there is no policy %s (greedy, refine, comm)", getenv("MSOCK_BALANCE"), policy);
-	if (!helpers_find("msrank-balance", path, sizeof(path)) && !helpers_find("../../bin/msrank-balance", path, sizeof(path)))
+		coord_fail(c, "-balance %s: there is no policy %s (greedy, refine, comm)", getenv("MSOCK_BALANCE"),
+			   policy);
+	if (!helpers_find("msrank-balance", path, sizeof(path)) &&
+	    !helpers_find("../../bin/msrank-balance", path, sizeof(path)))
 		coord_fail(c, "-balance: msrank-balance is missing");
 }
 
@@ -88,7 +90,8 @@ bool balancer_reaped(pid_t pid, int status)
 		return false;
 	balancer = 0;
 	if (WIFSIGNALED(status))
-		log_say(LOG_ERROR, "the balancer was killed by signal %d: the job goes on without it", WTERMSIG(status));
+		log_say(LOG_ERROR, "the balancer was killed by signal %d: the job goes on without it",
+			WTERMSIG(status));
 	return true;
 }
 
