@@ -25,6 +25,11 @@ static int bad(const char *what)
 	return image_say(restore.why, "the image is broken: %s", what);
 }
 
+static int bad_run(const char *what, uint64_t start, uint64_t pages, uint64_t least)
+{
+	return image_say(restore.why, "the image is broken: %u pages %s at %x, behind %x", pages, what, start, least);
+}
+
 /* True if the call is to be made again: the socket may be a non-blocking one. */
 static bool again(long n)
 {
@@ -227,7 +232,7 @@ static int frame_touch(struct ms_codec *c)
 		r->start = ms_get_u64(c);
 		r->pages = ms_get_u64(c);
 		if (c->bad || r->start % IMAGE_PAGE || r->pages > 1ull << 35 || r->start > 1ull << 47)
-			return bad("a run of pages that cannot be");
+			return bad_run("announced", r->start, r->pages, 0);
 		restore.run_count++;
 	}
 	return 0;
@@ -242,7 +247,7 @@ static int frame_keep(struct ms_codec *c)
 		uint64_t pages = ms_get_u64(c);
 
 		if (c->bad || start % IMAGE_PAGE || start < restore.keep_at || start > 1ull << 47 || pages > 1ull << 35)
-			return bad("a run of pages that cannot be");
+			return bad_run("to be kept", start, pages, restore.keep_at);
 		memory_drop(restore.keep_at, start);
 		restore.keep_at = start + pages * IMAGE_PAGE;
 	}
@@ -408,7 +413,7 @@ static int runs_take(uint64_t bytes, uint16_t *count, uint64_t *data)
 		struct restore_area *area;
 
 		if (start % IMAGE_PAGE || start > 1ull << 47 || size > IMAGE_BATCH_PAGES * IMAGE_PAGE)
-			return bad("a run of pages that cannot be");
+			return bad_run("to come", start, size / IMAGE_PAGE, 0);
 		area = memory_area_of(start, start + size);
 		if (!area)
 			return bad("pages for memory that is not there");
