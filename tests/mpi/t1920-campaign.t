@@ -20,7 +20,7 @@ import tap  # noqa: E402
 
 RANKS = tap.number("RANKS", 16)
 MOVES = tap.number("MOVES", 5000)
-WARM = tap.number("WARM", 10 * RANKS)
+WARM = tap.number("WARM", 60 * RANKS)  # buffers are as large then as four moves at once make them
 WORKERS = 4
 LIMIT_S = 4 * 3600
 SETTLE_S = 10
