@@ -427,7 +427,7 @@ bool udp_name(const struct udp *u, const struct sockaddr_in *from, uint32_t *ip,
 	uint32_t real_ip = ntohl(from->sin_addr.s_addr);
 	uint16_t real_port = ntohs(from->sin_port);
 
-	if (!u->pen_port || real_ip != core.real_ip || real_port != u->pen_port)
+	if (!u->pen_port || real_ip != core.real_ip || !udp_pen_is(real_port))
 		return udp_names_get(real_ip, real_port, ip, port);
 	*ip = ntohl(u->peer.sin_addr.s_addr); /* see udp_catch.h */
 	*port = ntohs(u->peer.sin_port);

@@ -27,17 +27,22 @@ struct pen {
 };
 
 static struct pen pens[PENS];
+
+static bool pen_take(struct pen *p);
+
 static int wall = -1; /* owned */
 static uint16_t wall_port;
 static uint8_t taken[UDP_DATAGRAM + 1];
 
-static int pen_open(uint16_t *port)
+/* At this port; 0: at any. */
+static int pen_open(uint16_t want, uint16_t *port)
 {
 	int fd = ms_socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-	int err = fd < 0 ? fd : udp_bind_kernel(fd, AF_INET, 0, port);
+	int err = fd < 0 ? fd : udp_bind_kernel(fd, AF_INET, want, port);
 
 	if (err) {
-		ms_log(LOG_ERROR, "cannot have a UDP socket for what has to wait: error %d", -err);
+		if (!want)
+			ms_log(LOG_ERROR, "cannot have a UDP socket for what has to wait: error %d", -err);
 		if (fd >= 0)
 			ms_close(fd);
 		return -1;
@@ -64,26 +69,75 @@ static bool pen_is_taken(const struct pen *p, const struct udp *u)
 	return false;
 }
 
+static bool pen_start(struct pen *p, uint16_t port)
+{
+	int size = PEN_BUFFER;
+
+	p->fd = pen_open(port, &p->port);
+	if (p->fd < 0) {
+		p->port = 0;
+		return false;
+	}
+	p->watch.ready = pen_ready;
+	ms_setsockopt(p->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+	return true;
+}
+
 /* The pen that the socket is to be connected to; its port, 0: none can be had. */
 static uint16_t pen_have(struct udp *u)
 {
-	int size = PEN_BUFFER, i = 0;
 	struct pen *p;
+	int i = 0;
 
 	if (pen_of_port(u->pen_port))
 		return u->pen_port;
 	while (i < PENS - 1 && pen_is_taken(&pens[i], u))
 		i++;
 	p = &pens[i];
-	if (!p->port) {
-		p->fd = pen_open(&p->port);
-		if (p->fd < 0)
-			return p->port = 0;
-		p->watch.ready = pen_ready;
-		ms_setsockopt(p->fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
-	}
+	if (!p->port && !pen_start(p, 0))
+		return 0;
 	u->pen_port = p->port;
 	return p->port;
+}
+
+static bool pen_is_used(const struct pen *p)
+{
+	for (const struct udp *u = udp_first(); u; u = u->next)
+		if (u->pen_port == p->port)
+			return true;
+	return p->users > 0;
+}
+
+/* Is there a pen at this port, or can it be had? One that nobody uses any more makes room. */
+static bool pen_at(uint16_t port)
+{
+	struct pen *p = NULL;
+
+	if (pen_of_port(port))
+		return true;
+	for (int i = 0; i < PENS && !p; i++)
+		if (!pens[i].port || !pen_is_used(&pens[i]))
+			p = &pens[i];
+	if (!p)
+		return false;
+	if (p->port) {
+		struct pen fresh = { .fd = -1 };
+
+		if (!pen_start(&fresh, port))
+			return false;
+		while (pen_take(p))
+			;
+		core_own_fd(p->fd, false);
+		ms_close(p->fd);
+		*p = fresh;
+		return true;
+	}
+	return pen_start(p, port);
+}
+
+bool udp_pen_is(uint16_t port)
+{
+	return pen_of_port(port);
 }
 
 /* Connected to itself, it is bound to nothing for all others. */
@@ -93,7 +147,7 @@ uint16_t udp_pen_wall(void)
 	socklen_t size;
 
 	if (wall < 0) {
-		wall = pen_open(&wall_port);
+		wall = pen_open(0, &wall_port);
 		size = udp_address(AF_INET, core.real_ip, wall_port, &at);
 		if (wall >= 0)
 			ms_connect(wall, &at, size);
@@ -101,12 +155,12 @@ uint16_t udp_pen_wall(void)
 	return wall < 0 ? 0 : wall_port;
 }
 
-/* Also one that has been connected anew since. */
+/* Also one that has been connected anew since; one that shares its port is known by its pen. */
 static struct udp *pen_writer(const struct pen *p, const struct sockaddr_in *from)
 {
 	struct udp *u = ntohl(from->sin_addr.s_addr) == core.real_ip ? udp_first() : NULL;
 
-	while (u && (u->real_port != ntohs(from->sin_port) || u->pen_port != p->port || !u->connected))
+	while (u && (u->real_port != ntohs(from->sin_port) || (u->pen_port != p->port && u->catch_fd < 0) || !u->connected))
 		u = u->next;
 	return u;
 }
@@ -201,6 +255,23 @@ static int pen_turn(struct udp *u, int fd, bool at_pen, uint32_t ip, uint16_t po
 	return err;
 }
 
+/*
+ * The kernel reads address and port of a connected socket one after the
+ * other, without a lock: what a thread writes just when both change may go to
+ * the new address and the old port.  So one of them changes at a time: the
+ * pen has the port of the peer's place, if that can be had here.
+ */
+static void pen_approach(struct udp *u, int fd, uint32_t ip, uint16_t port)
+{
+	if (u->catch_fd < 0 || ip == core.real_ip || port == u->pen_port || !pen_at(port))
+		return;
+	if (u->aim == UDP_AT_PEER && !pen_point(u, fd, core.real_ip, u->pen_port))
+		pen_set_aim(u, UDP_AT_PEN, core.real_ip, u->pen_port);
+	if (u->aim != UDP_AT_NOBODY && !pen_point(u, fd, core.real_ip, port))
+		pen_set_aim(u, UDP_AT_PEN, core.real_ip, port);
+	u->pen_port = port;
+}
+
 static void pen_connect(struct udp *u, enum udp_aim aim, uint32_t ip, uint16_t port)
 {
 	int fd, err;
@@ -212,6 +283,8 @@ static void pen_connect(struct udp *u, enum udp_aim aim, uint32_t ip, uint16_t p
 		return;
 	if (pen_have(u))
 		udp_catch_open(u, fd);
+	if (aim == UDP_AT_PEER)
+		pen_approach(u, fd, ip, port);
 	err = aim == UDP_AT_PEN ? pen_point(u, fd, ip, port) : pen_turn(u, fd, u->aim == UDP_AT_PEN, ip, port);
 	if (!err)
 		pen_set_aim(u, aim, ip, port);

@@ -26,7 +26,8 @@ void udp_pen_empty(void);
 /* Everything that was caught goes to the program's socket. */
 void udp_pen_settle(struct udp *u);
 
-uint16_t udp_pen_wall(void); /* its port; 0: none can be had */
+bool udp_pen_is(uint16_t port); /* of one of the pens */
+uint16_t udp_pen_wall(void);    /* its port; 0: none can be had */
 
 /* Its descriptors, and: at the target they do not exist. */
 int udp_pen_own_fds(int *fds, int max);

@@ -6,6 +6,7 @@ the other has sent, as far as the kernel does not drop it at a full buffer, and 
 """
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,26 @@ def overflows():
     return int(values[names.index("RcvbufErrors")])
 
 
+def sockets():
+    """[(local, remote)] of all UDP sockets, each as (address, port)."""
+    def end(text):
+        ip, port = text.split(":")
+        return socket.inet_ntoa(bytes.fromhex(ip)[::-1]), int(port, 16)
+    with open("/proc/net/udp", encoding="ascii") as file:
+        return [(end(line.split()[1]), end(line.split()[2])) for line in file if line.split()[0] != "sl"]
+
+
+def one_at_a_time(at):
+    """
+    Who is connected to a place has a pen at the same port: when its socket is turned to that, or back, only the address
+    changes, and what a thread writes just then goes to one of the two.
+    """
+    all_of_them = sockets()
+    bound = {local for local, _ in all_of_them}
+    pairs = [(local, remote) for local, remote in all_of_them if (local[0], remote[0]) in ((at[0], at[1]), (at[1], at[0]))]
+    return len(pairs) == 2 and all((local[0], remote[1]) in bound for local, remote in pairs)
+
+
 def test():
     job = launch.Launch(HOSTS)
     logs = [tempfile.TemporaryFile("w+") for _ in range(2)]
@@ -75,6 +96,10 @@ def test():
             out, _ = mover.communicate(timeout=launch.LIMIT_S)
             failed += [out] if mover.returncode else []
     tap.equal(failed, [], f"{MOVES} moves, of one, the other, and both")
+    if at[0] == at[1]:
+        at[0] = next(host for host in HOSTS if host != at[1])
+        assert job.tool("msrank-move", "0", at[0])[0] == 0
+    tap.ok(tap.until(lambda: one_at_a_time(at), launch.LIMIT_S), "address and port of a socket never change at once", sockets())
     for end in ends:
         end.stdin.write("stop\n")
         end.stdin.flush()
