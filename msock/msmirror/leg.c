@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <linux/sockios.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -286,11 +288,22 @@ void leg_halfclose(struct leg *leg)
 			strerror(errno));
 }
 
+/* The peer has reset it since its end was read, or is gone: its queue stays as it was then, and means nothing. */
+static bool leg_is_dead(const struct leg *leg)
+{
+	uint8_t state = 0; /* the first field of struct tcp_info */
+	socklen_t size = sizeof(state);
+
+	return getsockopt(leg->fd, IPPROTO_TCP, TCP_INFO, &state, &size) == 0 && state == TCP_CLOSE;
+}
+
 /* Bytes that the peer has not acknowledged, its FIN not counted. */
 static int leg_unsent(const struct leg *leg)
 {
 	int n = 0;
 
+	if (leg_is_dead(leg))
+		return 0;
 	return ioctl(leg->fd, SIOCOUTQ, &n) < 0 || n <= leg->fin_sent ? 0 : n - leg->fin_sent;
 }
 

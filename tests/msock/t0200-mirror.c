@@ -55,6 +55,7 @@ struct scene {
 	unsigned streams;
 	unsigned attaches;
 	bool ack; /* what is taken */
+	FILE *said; /* the mirror's stderr; NULL: ours */
 };
 
 static const uint8_t key[MS_TOKEN] = "sixteen bytes ..";
@@ -135,7 +136,7 @@ static void ctl_begin(struct ms_codec *c, uint8_t *msg, size_t size, uint8_t typ
 	ms_put_u8(c, type);
 }
 
-static void scene_open(struct scene *sc, char *const extra[])
+static void scene_open_to(struct scene *sc, char *const extra[], FILE *said)
 {
 	const char *dir = getenv("MSOCK_HELPERDIR");
 	char path[4096];
@@ -150,8 +151,11 @@ static void scene_open(struct scene *sc, char *const extra[])
 	for (int i = 0; extra && extra[i]; i++)
 		argv[i + 1] = extra[i];
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	sc->said = said;
 	sc->pid = fork();
 	if (sc->pid == 0) {
+		if (said)
+			dup2(fileno(said), 2);
 		if (pair[1] == 3)
 			fcntl(3, F_SETFD, 0);
 		else
@@ -161,6 +165,11 @@ static void scene_open(struct scene *sc, char *const extra[])
 	}
 	close(pair[1]);
 	sc->control = pair[0];
+}
+
+static void scene_open(struct scene *sc, char *const extra[])
+{
+	scene_open_to(sc, extra, NULL);
 }
 
 static void scene_start(struct scene *sc)
@@ -769,6 +778,51 @@ static void test_lost_release(void **state)
 	scene_close(sc, 0);
 }
 
+/* A peer that has ended without reading all: nothing is left in its leg that could be settled, and nobody complains. */
+static void test_dead_peer(void **state)
+{
+	struct scene *sc = *state;
+	struct stream *s = &sc->s[0];
+	struct pollfd dead = {0};
+	FILE *said = tmpfile();
+	uint64_t forwarded;
+	char text[4096] = {0};
+	size_t n;
+
+	scene_open_to(sc, NULL, said);
+	sc->streams = 1;
+	stream_open(s, 0, 10);
+	s->fin_sent = true;
+	dead.fd = dup(s->mine);
+	while (send(s->mine, text, sizeof(text), MSG_DONTWAIT | MSG_NOSIGNAL) > 0)
+		; /* more than the peer's kernel takes */
+	shutdown(s->mine, SHUT_WR);
+	scene_start(sc);
+	scene_list(sc, 0, 1);
+	scene_at(sc);
+	scene_outcome(sc, true);
+	member_attach(sc);
+	while (!s->ended) {
+		peer_write(s);
+		assert_true(member_read(sc));
+	}
+	close(s->peer); /* with all of it unread */
+	s->peer = -1;
+	assert_int_equal(poll(&dead, 1, DEADLINE_S * 1000), 1);
+	assert_true(dead.revents & POLLHUP);
+	close(dead.fd);
+	order_send(sc, s, MS_MI_ACK);
+	order_send(sc, s, MS_MI_RELEASE);
+	scene_expect_done(sc, &forwarded);
+	scene_close(sc, 0);
+	rewind(said);
+	n = fread(text, 1, sizeof(text) - 1, said);
+	text[n] = 0;
+	fclose(said);
+	if (strstr(text, "before it is settled"))
+		fail_msg("%s", text);
+}
+
 /* The list in several packets of descriptors. */
 static void test_many(void **state)
 {
@@ -857,7 +911,7 @@ int main(void)
 		cmocka_unit_test_prestate(test_streams, at),      cmocka_unit_test_prestate(test_abort, at),
 		cmocka_unit_test_prestate(test_strangers, at),    cmocka_unit_test_prestate(test_window, at),
 		cmocka_unit_test_prestate(test_lost_release, at), cmocka_unit_test_prestate(test_many, at),
-		cmocka_unit_test_prestate(test_ends, at),
+		cmocka_unit_test_prestate(test_ends, at),         cmocka_unit_test_prestate(test_dead_peer, at),
 	};
 
 	clock_gettime(CLOCK_REALTIME, &now);
