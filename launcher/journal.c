@@ -34,7 +34,11 @@ void journal_children(struct coord *c)
 
 void journal_ended(const struct rank *r)
 {
-	jobdir_note(r->c, json_pack("{s:I, s:i, s:s?}", "member", (json_int_t)r->id, "ended", r->status, "lost", r->lost));
+	json_t *line = json_pack("{s:I, s:i}", "member", (json_int_t)r->id, "ended", r->status);
+
+	if (r->lost) /* a null would not be read again */
+		json_object_set_new(line, "lost", json_string(r->lost));
+	jobdir_note(r->c, line);
 }
 
 void journal_move(const struct rank *r, const struct host *to, uint64_t m, uint64_t id, uint32_t timeout_ms)

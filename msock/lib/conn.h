@@ -52,7 +52,8 @@ struct conn {
 	uint32_t heir_of;         /* the member that had this end before, if the peer has not said that it knows */
 	bool heir;                /* ... which is to be said until it has */
 	unsigned heir_tries;
-	uint32_t shared_by[2];    /* processes at the other end that hold it, as the peer said when it was asked to relink; 0: not said */
+	uint32_t shared_by[2];    /* processes that hold the other end, as the peer said; 0: not said since the move began */
+	bool shared_before;       /* ... it had said so before: not frozen without its answer */
 	uint64_t connect_until_ns; /* no more tries after this */
 	uint64_t newer;           /* m that a place must have at least, after a refusal */
 	uint32_t tries, request;

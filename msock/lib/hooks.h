@@ -72,8 +72,14 @@ void msock__after_fork_parent(void);
 /* From now on; false: this process is no member. */
 bool msock__sockets(bool on);
 
-/* socket() made a TCP socket; an epoll set was made; a number was duplicated. */
-void msock__sock_new(int fd, int domain, int protocol);
+/*
+ * socket() for TCP; close().  Done here, so that no freeze comes between the
+ * kernel's part and ours: it would find a socket that nobody knows.
+ */
+int msock__sock_new(int domain, int type, int protocol);
+int msock__sock_close(int fd);
+
+/* An epoll set was made; a number was duplicated. */
 void msock__epoll_made(int fd);
 
 /* Somebody is to be told by a signal what happens on this number. */

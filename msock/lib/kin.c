@@ -21,10 +21,12 @@
 
 enum { KIN_PACKET = 64 };
 
+#define KIN_NOTICE_NS 100000000ull /* most servers close what they have forked for before that */
+
 static unsigned forks;    /* that this process has begun */
 static int forker;        /* its number, or its parent's */
 static int child_fd = -1; /* the child's control socket; from kin_fork_begin to the fork's end */
-static struct timer let_go_timer;
+static struct timer let_go_timer, notice_timer;
 
 unsigned kin_forks(void)
 {
@@ -68,11 +70,33 @@ void kin_fork_begin(void)
 	child_announce();
 }
 
+/* A peer must not freeze, and go by a mirror, when we could not follow it. */
+static void kin_notice(struct timer *t)
+{
+	for (struct sock *s = sock_first(); s; s = s->next) {
+		int pid = s->direct && s->forked && !s->inherited && !s->noticed ? kin_holder(s) : 0;
+
+		if (!pid)
+			continue;
+		s->noticed = true;
+		kin_say_shared(s->conn->peer_member,
+			       &(struct stream_msg){ .stream = s->conn->s.id, .leg = s->conn->s.leg }, pid);
+	}
+}
+
 void kin_fork_parent(void)
 {
+	bool any = false;
+
 	if (child_fd >= 0)
 		ms_close(child_fd);
 	child_fd = -1;
+	for (struct sock *s = sock_first(); s && !any; s = s->next)
+		any = s->direct && s->forked && !s->noticed;
+	if (!any || !core.member)
+		return;
+	notice_timer.fire = kin_notice;
+	engine_timer_set(&notice_timer, KIN_NOTICE_NS);
 }
 
 /* What the engine had is the parent's; the epoll set is the same file as the parent's and must not be touched. */
@@ -188,7 +212,7 @@ int kin_holder(struct sock *s)
 	else if (s->forked)
 		pid = holders_below(s->ino, s->number);
 	if (!pid)
-		s->forked = s->wide = false;
+		s->forked = s->wide = s->noticed = false;
 	return pid;
 }
 

@@ -24,14 +24,24 @@ enum {
 struct heir {
 	uint64_t stream, ino;
 	unsigned end;
-	uint32_t member;       /* whose it is now; 0: not known */
-	bool ended;            /* a child has closed it: */
+	uint32_t member;        /* whose it is now; 0: not known */
+	bool ended;             /* a child has closed it: */
 	struct stream_msg last; /* ... and this is to be said of it */
-	uint64_t doubt_ns;     /* since then nobody has it, as far as was seen when somebody asked; 0: not asked */
+	uint64_t doubt_ns;      /* since then nobody has it, as far as was seen when somebody asked; 0: not asked */
 };
 
 static struct heir heirs[KIN_HEIRS];
 static unsigned heirs_made;
+static uint32_t ended[KIN_HEIRS]; /* children of whose end we have been told, which may overtake what they have said */
+static unsigned ended_count;
+
+static bool heir_has_ended(uint32_t member)
+{
+	for (unsigned i = 0; i < KIN_HEIRS && i < ended_count; i++)
+		if (ended[i] == member)
+			return true;
+	return false;
+}
 
 void kin_heirs_forked(void)
 {
@@ -145,6 +155,7 @@ void kin_heir(uint32_t from, const struct stream_msg *msg)
 		return; /* its owner will answer */
 	if (c) {
 		kin_set_peer(c, from);
+		c->shared_by[0] = 0;
 		if (c->s.state == STREAM_STEADY)
 			c->s.last_leg = false; /* that its former owner has ended does not matter */
 	} else if (theirs && theirs->member) {
@@ -153,7 +164,10 @@ void kin_heir(uint32_t from, const struct stream_msg *msg)
 	} else if (theirs || (ours && msg->pids[0] == core.id)) {
 		return;
 	}
-	kin_answer(from, msg, MS_RL_HEIR_OK, 0, 0);
+	if (c && heir_has_ended(from))
+		conn_member_ended(from);
+	else
+		kin_answer(from, msg, MS_RL_HEIR_OK, 0, 0);
 }
 
 bool kin_message(struct conn *c, uint32_t from, const struct stream_msg *msg)
@@ -171,7 +185,8 @@ bool kin_message(struct conn *c, uint32_t from, const struct stream_msg *msg)
 		c->shared_by[0] = msg->pids[0];
 		c->shared_by[1] = msg->pids[1];
 	}
-	if (ours && c->phase == CONN_OPEN && msg->type != MS_RL_HEIR_OK && c->s.state != STREAM_OVER)
+	if (ours && msg->type != MS_RL_HEIR_OK && c->phase == CONN_OPEN && c->s.state != STREAM_STEADY &&
+	    c->s.state != STREAM_OVER && core.self.moving)
 		engine_timer_set(&c->timer, KIN_ASK_AGAIN_MS * 1000000ull);
 	return ours;
 }
@@ -209,6 +224,8 @@ bool kin_answers(uint32_t from, const struct stream_msg *msg)
 
 void kin_member_ended(uint32_t member)
 {
+	if (MS_MEMBER_IS_CHILD(member) && !heir_has_ended(member))
+		ended[ended_count++ % KIN_HEIRS] = member;
 	for (unsigned i = 0; i < KIN_HEIRS && i < heirs_made; i++)
 		if (heirs[i].member == member)
 			heirs[i].member = 0; /* it has said what there was to say */

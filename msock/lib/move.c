@@ -111,6 +111,15 @@ static const struct conn *move_shared(void)
 	return NULL;
 }
 
+/* It said so earlier, and has not answered yet. */
+static bool move_shared_waits(void)
+{
+	for (struct conn *c = conn_first(); c; c = c->next)
+		if (move_by_mirror(c) && c->shared_before && c->s.state == STREAM_ASKED && !c->shared_by[0])
+			return true;
+	return false;
+}
+
 static int move_fail_shared(const struct conn *c)
 {
 	size_t n = log_format(move.why, sizeof(move.why), "stream %lx with rank %u.%u: there process %d ", c->s.id,
@@ -137,14 +146,18 @@ static int move_look(uint64_t now, uint64_t drain_end, uint64_t end)
 		return now < end ? 0 : move_fail("rank %u.%u does not finish a change of stream %lx (%s)", doubt);
 	if (local)
 		return now < end ? 0 : move_fail("the stream of %u.%u with itself, %lx, is not drained (%s)", local);
-	if (!wet || move.via == MS_VIA_MIRROR)
+	if (!wet)
 		return 1;
 	shared = move_shared();
-	full = move_overfull(now);
-	if ((now < drain_end && !full) || (shared && now < drain_end + MOVE_SHARED_MS * 1000000ull))
+	if ((shared || move_shared_waits()) && now < drain_end + MOVE_SHARED_MS * 1000000ull)
 		return 0;
 	if (shared)
 		return move_fail_shared(shared);
+	if (move.via == MS_VIA_MIRROR)
+		return 1;
+	full = move_overfull(now);
+	if (now < drain_end && !full)
+		return 0;
 	if (move.via == MS_VIA_AUTO)
 		return 1;
 	if (full)
@@ -171,10 +184,14 @@ static int move_again(uint64_t *at)
 static void move_ask_streams(bool all)
 {
 	for (struct conn *c = conn_first(); c; c = c->next) {
-		if (c->phase != CONN_OPEN || !c->s.self->draining || (!all && c->s.state != STREAM_STEADY))
+		bool shared = all && c->shared_by[0];
+
+		if (c->phase != CONN_OPEN || (!c->s.self->draining && !shared) || (!all && c->s.state != STREAM_STEADY))
 			continue;
 		if (move.via == MS_VIA_DRAIN && c->s.state == STREAM_STEADY && move_is_full(c))
 			continue;
+		if (all)
+			c->shared_before = shared;
 		if (all)
 			c->shared_by[0] = 0;
 		stream_handle(&c->s, STREAM_MOVE, NULL);
@@ -323,13 +340,14 @@ static int move_freeze(void)
 	if (c)
 		return move_fail("rank %u.%u does not finish a change of stream %lx (%s)", c);
 	inbound_drop_all();
+	for (struct conn *n = conn_first(); n; n = n->next)
+		conn_connect_pause(n); /* closes its dial: sock_freeze lists what there is */
 	if (udp_freeze() || sock_freeze()) {
 		log_format(move.why, sizeof(move.why), "no memory for what lies in the program's sockets");
 		return -1;
 	}
 	move.drained = move.mirrored = 0;
 	for (struct conn *n = conn_first(); n; n = n->next) {
-		conn_connect_pause(n);
 		if (n->phase != CONN_OPEN || n->s.state == STREAM_OVER)
 			continue;
 		if (move_by_mirror(n) && (move.via == MS_VIA_DRAIN || move_is_local(n)))

@@ -107,6 +107,7 @@ struct sock {
 	bool shared;          /* a forked child may have the program's end of the pair: not direct any more */
 	bool forked, wide;    /* a child of ours, or any process, may have the leg too: kin_holder tells */
 	bool inherited;       /* a forked child has it from its parent: it is the member `owner`'s */
+	bool noticed;         /* the peer has been told, since that lasts */
 	bool let_go, rivals;  /* ... who does not hold it any more; others may think that they are its heirs */
 	bool foreign;         /* a forked child's: what is behind the number is in another process */
 	uint32_t belongs_to;

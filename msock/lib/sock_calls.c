@@ -16,6 +16,8 @@
 
 enum { SOCK_BACKLOG_MAX = 4096, SOCK_TOKENS = 64 };
 
+#define CALLS_DOUBT_NS 2000000000ull
+
 static bool sockets_on;
 
 /* An IPv4 address, also one that came as IPv6. */
@@ -47,15 +49,18 @@ bool msock__sockets(bool on)
 	return sockets_on;
 }
 
-void msock__sock_new(int fd, int domain, int protocol)
+int msock__sock_new(int domain, int type, int protocol)
 {
 	uint64_t mask;
+	int fd;
 
 	if (!sockets_on || !core_here())
-		return;
+		return MSOCK__NOT_OURS;
 	mask = calls_enter();
-	sock_create(fd, domain, protocol);
-	calls_leave(mask, 0);
+	fd = ms_socket(domain, type, protocol);
+	if (fd >= 0)
+		sock_create(fd, domain, protocol);
+	return (int)calls_leave(mask, fd);
 }
 
 void msock__sock_duplicated(int fd)
@@ -535,6 +540,23 @@ void msock__sock_closing(int fd)
 	calls_leave(mask, 0);
 }
 
+int msock__sock_close(int fd)
+{
+	int result = MSOCK__NOT_OURS;
+	struct sock *s;
+	uint64_t mask;
+
+	if (!sock_first() || !core_here())
+		return MSOCK__NOT_OURS;
+	mask = calls_enter();
+	s = sock_find(fd);
+	if (s && !sock_option_lingers(s)) {
+		sock_closing(s, fd);
+		result = ms_close(fd);
+	}
+	return (int)calls_leave(mask, result);
+}
+
 void msock__sock_closing_range(unsigned first, unsigned last)
 {
 	uint64_t mask;
@@ -640,6 +662,19 @@ void msock__sock_leaving(void)
 	calls_leave(mask, 0);
 }
 
+/* A child ends while its peer may have a new leg already, of which we do not know: what it says of its end would be of the old one. */
+static int calls_in_doubt(void)
+{
+	static uint64_t until_ns;
+	int n = 0;
+
+	for (struct conn *c = conn_first(); c && core.kin; c = c->next)
+		n += c->phase == CONN_OPEN && stream_in_doubt(&c->s);
+	if (n && !until_ns)
+		until_ns = ms_clock_ns(CLOCK_MONOTONIC) + CALLS_DOUBT_NS;
+	return ms_clock_ns(CLOCK_MONOTONIC) < until_ns ? n : 0;
+}
+
 int msock__sock_unsent(void)
 {
 	int unsent = 0;
@@ -650,5 +685,6 @@ int msock__sock_unsent(void)
 	mask = calls_enter();
 	for (struct sock *s = sock_first(); s; s = s->next)
 		unsent += sock_unsent(s);
+	unsent += calls_in_doubt();
 	return (int)calls_leave(mask, unsent);
 }

@@ -581,7 +581,7 @@ void sock_forked(void)
 	held_count = 0;
 	for (struct sock *s = sock_first(), *next; s; s = next) {
 		next = s->next;
-		s->want_swap = s->forked = s->wide = s->let_go = s->reap = false;
+		s->want_swap = s->forked = s->wide = s->noticed = s->let_go = s->reap = false;
 		s->fd = -1;
 		directs += s->direct;
 		s->foreign = s->foreign || s->kind == SOCK_IS_LISTENER || (s->kind == SOCK_IS_STREAM && !s->direct);

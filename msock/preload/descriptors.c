@@ -19,6 +19,7 @@
 #include "preload/preload.h"
 #include "preload/real.h"
 #include "preload/sockets.h"
+#include "preload/window.h"
 
 int __close(int fd);
 int __dup2(int from, int to);
@@ -53,10 +54,15 @@ static bool descriptor_own(int fd)
 
 PRELOAD_API int close(int fd)
 {
+	int result;
+
 	if (descriptor_own(fd)) {
 		errno = EBADF;
 		return -1;
 	}
+	result = sockets_close(fd);
+	if (result != MSOCK__NOT_OURS)
+		return (int)window_result(result);
 	sockets_closing(fd);
 	return REAL(close)(fd);
 }

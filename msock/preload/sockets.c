@@ -61,12 +61,14 @@ bool sockets_on(void)
 
 PRELOAD_API int socket(int domain, int type, int protocol)
 {
-	int fd = REAL(socket)(domain, type, protocol);
-	int kind = type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC);
+	int kind = type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC), fd = MSOCK__NOT_OURS;
 
-	if (fd >= 0 && kind == SOCK_STREAM && (domain == AF_INET || domain == AF_INET6) &&
-	    (protocol == 0 || protocol == IPPROTO_TCP) && sockets_here())
-		msock__sock_new(fd, domain, protocol);
+	if (kind == SOCK_STREAM && (domain == AF_INET || domain == AF_INET6) && (protocol == 0 || protocol == IPPROTO_TCP) &&
+	    sockets_here())
+		fd = msock__sock_new(domain, type, protocol);
+	if (fd != MSOCK__NOT_OURS)
+		return (int)window_result(fd);
+	fd = REAL(socket)(domain, type, protocol);
 	if (fd >= 0 && kind == SOCK_DGRAM && (domain == AF_INET || domain == AF_INET6) &&
 	    (protocol == 0 || protocol == IPPROTO_UDP) && datagrams && sockets_here())
 		msock__udp_new(fd, domain);
@@ -254,6 +256,11 @@ PRELOAD_API int dup(int fd)
 {
 	sockets_duplicate(fd);
 	return REAL(dup)(fd);
+}
+
+int sockets_close(int fd)
+{
+	return sockets_here() ? msock__sock_close(fd) : MSOCK__NOT_OURS;
 }
 
 void sockets_closing(int fd)

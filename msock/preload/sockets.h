@@ -13,6 +13,9 @@ bool sockets_on(void);
 /* The process is a member: what it opens from now on may be virtual. */
 void sockets_start(bool udp);
 
+/* Closed, for the program's TCP sockets: 0 or -errno; else MSOCK__NOT_OURS. */
+int sockets_close(int fd);
+
 /* A number is about to be closed or replaced. */
 void sockets_closing(int fd);
 

@@ -228,6 +228,9 @@ def sharing(server, client):
         status, said = actor.move("drain") # which waits for its peers' answers
         tap.ok(status == 1 and names(said, server, pids) and "share" in said, f"{who} does not move, both processes are named",
                (pids, status, said))
+    for via in ("auto", "mirror"):
+        status, said = client.move(via)
+        tap.ok(status == 1 and names(said, server, pids) and "share" in said, f"the peer does not move, {via}: it knows", (pids, status, said))
     echo(client, kid, "nothing has changed")
     server.ask("os.kill(kids['k'][0], 9)")
     tap.equal(server.ask("reap('k')"), -9, "the child is killed")
@@ -344,8 +347,30 @@ def orphans(job, client):
         tap.equal(server.complaints(), "", "nobody complains")
 
 
+def again(job, server, client):
+    """The coordinator is killed while a child serves."""
+    connect(server, client)
+    pid = server.ask("kid('k')")
+    server.ask("c.close()")
+
+    def kid(line):
+        return server.ask(f"tell('k', {line!r})")
+    number = shown(server, pid)
+    tap.ok(tap.until(lambda: child_of(job, "0.0", number), launch.LIMIT_S), "a child serves, and is a member")
+    name = child_of(job, "0.0", number)
+    job.kill()
+    tap.ok(job.again().startswith("ready"), "another coordinator", job.said)
+    tap.equal(child_of(job, "0.0", number), name, "it knows the child")
+    moves(client, kid, "under another coordinator")
+    kid("c.close()")
+    tap.equal(client.ask("s.recv(1)"), b"", "the stream ends")
+    server.ask("start('k', 'os._exit(0)')")
+    tap.equal(server.ask("reap('k')"), 0, "the child ends")
+    tap.ok(tap.until(lambda: name not in rows(job), launch.LIMIT_S), "and is not listed any more")
+
+
 def test():
-    job = launch.Launch(HOSTS)
+    job = launch.Launch(HOSTS, secret=True)
     server, client = Actor(job, 0), Actor(job, 1)
     tap.equal((server.address, client.address), ("100.64.0.1", "100.64.0.2"), "two members")
     forking(job, server, client)
@@ -354,6 +379,7 @@ def test():
     prefork(server, client)
     active(server, client)
     orphans(job, client)
+    again(job, server, client)
     tap.equal((client.end(), server.end()), ((0, ""), (0, "")), "both end well")
     tap.equal(job.end(), 0, "the job ends")
     tap.ok(not launch.children(), "nothing is left", launch.children())
