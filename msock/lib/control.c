@@ -359,6 +359,14 @@ static void control_ready(struct watch *w, uint32_t events)
 	}
 }
 
+void control_quiet(bool quiet)
+{
+	if (fd >= 0 && quiet)
+		ms_fcntl(fd, F_SETFL, O_NONBLOCK);
+	else if (fd >= 0)
+		kick_attach(fd);
+}
+
 bool control_has_come(void)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN };

@@ -43,6 +43,9 @@ int control_call(struct ms_codec *out, const void *buf, int passed, uint8_t answ
 /* In a forked child: this is its control socket, or -1; nothing is known of what was on the parent's. */
 void control_forked(int child_fd);
 
+/* What comes does not kick the process, or does again. */
+void control_quiet(bool quiet);
+
 /* Is there something to read? */
 bool control_has_come(void);
 

@@ -56,6 +56,13 @@ bool msock__owns_fd(int fd);
  */
 void msock__after_fork_child(void);
 
+/*
+ * Around an exec: a forked child is not kicked any more, since a kick that waits
+ * then would find no handler in the new program and end it; it has failed: again.
+ */
+void msock__before_exec(void);
+void msock__exec_failed(void);
+
 /* Before a fork, and in the parent after it, whatever came of it: what the child gets of the program's sockets goes on here. */
 void msock__before_fork(void);
 void msock__after_fork_parent(void);

@@ -5,6 +5,7 @@
 #include "lib/agent.h"
 #include "lib/calls.h"
 #include "lib/conn.h"
+#include "lib/control.h"
 #include "lib/kin.h"
 #include "lib/listener.h"
 #include "lib/log.h"
@@ -602,6 +603,30 @@ bool sock_calls_forked(void)
 		agent_ensure();
 	calls_leave(fork_mask, 0);
 	return true;
+}
+
+void msock__before_exec(void)
+{
+	uint64_t mask;
+
+	if (!core.kin)
+		return;
+	mask = calls_enter();
+	control_quiet(true);
+	calls_leave(mask, 0);
+}
+
+void msock__exec_failed(void)
+{
+	uint64_t mask;
+
+	if (!core.kin)
+		return;
+	mask = calls_enter();
+	control_quiet(false);
+	if (control_has_come())
+		agent_ensure();
+	calls_leave(mask, 0);
 }
 
 static bool sock_test(int fd, bool direct)

@@ -8,6 +8,7 @@
  * kick it, and shares the member's memory until it execs, so it must not
  * change anything either.
  */
+#include <errno.h>
 #include <sched.h>
 #include <stdarg.h>
 #include <unistd.h>
@@ -82,4 +83,108 @@ PRELOAD_API int __clone(int (*start)(void *arg), void *stack, int flags, void *a
 	pid = child_clone(start, stack, flags, arg, more);
 	va_end(more);
 	return pid;
+}
+
+static int child_exec(int (*call)(const char *, char *const[], char *const[]), const char *path, char *const argv[], char *const env[])
+{
+	bool own = preload_active() && preload_own_memory();
+	int result, saved;
+
+	if (own)
+		msock__before_exec();
+	result = call(path, argv, env);
+	saved = errno;
+	if (own)
+		msock__exec_failed();
+	errno = saved;
+	return result;
+}
+
+PRELOAD_API int execve(const char *path, char *const argv[], char *const env[])
+{
+	return child_exec(REAL(execve), path, argv, env);
+}
+
+PRELOAD_API int execv(const char *path, char *const argv[])
+{
+	return execve(path, argv, environ);
+}
+
+PRELOAD_API int execvpe(const char *file, char *const argv[], char *const env[])
+{
+	return child_exec(REAL(execvpe), file, argv, env);
+}
+
+PRELOAD_API int execvp(const char *file, char *const argv[])
+{
+	return execvpe(file, argv, environ);
+}
+
+PRELOAD_API int fexecve(int fd, char *const argv[], char *const env[])
+{
+	bool own = preload_active() && preload_own_memory();
+	int result, saved;
+
+	if (own)
+		msock__before_exec();
+	result = REAL(fexecve)(fd, argv, env);
+	saved = errno;
+	if (own)
+		msock__exec_failed();
+	errno = saved;
+	return result;
+}
+
+enum { CHILD_WORDS = 4096 }; /* of a call that names them one by one */
+
+/* The words behind the first, and the NULL; false: too many. */
+static bool child_words(char *argv[CHILD_WORDS], const char *first, va_list *more)
+{
+	size_t n = 0;
+
+	argv[n++] = (char *)first;
+	while (argv[n - 1] && n < CHILD_WORDS)
+		argv[n++] = va_arg(*more, char *);
+	if (!argv[n - 1])
+		return true;
+	errno = E2BIG;
+	return false;
+}
+
+PRELOAD_API int execl(const char *path, const char *first, ...)
+{
+	char *argv[CHILD_WORDS];
+	va_list more;
+	bool good;
+
+	va_start(more, first);
+	good = child_words(argv, first, &more);
+	va_end(more);
+	return good ? execve(path, argv, environ) : -1;
+}
+
+PRELOAD_API int execlp(const char *file, const char *first, ...)
+{
+	char *argv[CHILD_WORDS];
+	va_list more;
+	bool good;
+
+	va_start(more, first);
+	good = child_words(argv, first, &more);
+	va_end(more);
+	return good ? execvpe(file, argv, environ) : -1;
+}
+
+PRELOAD_API int execle(const char *path, const char *first, ...)
+{
+	char *argv[CHILD_WORDS], *const *env = NULL;
+	va_list more;
+	bool good;
+
+	va_start(more, first);
+	good = child_words(argv, first, &more);
+	if (good)
+		env = va_arg(more, char *const *);
+	va_end(more);
+	return good ? execve(path, argv, env) : -1;
 }

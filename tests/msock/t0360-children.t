@@ -189,7 +189,7 @@ def shown(server, pid):
                 fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
         except (FileNotFoundError, ProcessLookupError):
             continue  # it has ended since it was listed
-        if fields.get("NSpid", "").split()[-1:] == [str(pid)] and fields["Name"].startswith("python"):
+        if fields.get("NSpid", "").split()[-1:] == [str(pid)] and fields["Name"].startswith(("python", "sleep")):
             return entry
     return 0
 
@@ -347,6 +347,32 @@ def orphans(job, client):
         tap.equal(server.complaints(), "", "nobody complains")
 
 
+def comm(pid):
+    try:
+        with open(f"/proc/{pid}/comm", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return None
+
+
+def executed(server, client):
+    """A child has become another program, and has the connection."""
+    connect(server, client)
+    server.ask("c.set_inheritable(True)")
+    pid = server.ask("(os.fork() or os.execv('/bin/sleep', ['sleep', '1000']))")
+    server.ask("c.close()")
+    tap.ok(tap.until(lambda: comm(shown(server, pid)) == "sleep", launch.LIMIT_S), "a child becomes another program")
+    status, said = client.move("drain")
+    # the other sentence: it had become a member just before
+    tap.ok(status == 1 and ("which is no member" in said or "does not let stream" in said) and said.count("\n") == 1,
+           "a program after exec has a stream: its peer does not move, and is told why",
+           (pid, status, said))
+    server.ask(f"os.kill({pid}, 9)")
+    tap.equal(server.ask(f"os.waitpid({pid}, 0)[1]"), 9, "it is killed")
+    tap.ok(client.ask("s.recv(1)") in (b"", "ECONNRESET"), "its peer sees the end")
+    tap.equal((client.ask("s.close()"), client.move()[0], server.move()[0]), (None, 0, 0), "both move")
+
+
 def again(job, server, client):
     """The coordinator is killed while a child serves."""
     connect(server, client)
@@ -379,6 +405,7 @@ def test():
     prefork(server, client)
     active(server, client)
     orphans(job, client)
+    executed(server, client)
     again(job, server, client)
     tap.equal((client.end(), server.end()), ((0, ""), (0, "")), "both end well")
     tap.equal(job.end(), 0, "the job ends")
