@@ -100,10 +100,10 @@ class Actor:
         self.say(line)
         return self.hear()
 
-    def move(self, via="auto"):
+    def move(self, via="auto", limit_s=60):
         """(exit status, what was said)"""
         host = HOSTS[(HOSTS.index(self.host) + 1) % 3]
-        status, out, err = self.job.tool("msrank-move", "--via", via, str(self.rank), host)
+        status, out, err = self.job.tool("msrank-move", "--via", via, "--timeout", str(limit_s), str(self.rank), host)
         if status == 0:
             self.host = host
         return status, out + err
@@ -362,7 +362,7 @@ def executed(server, client):
     pid = server.ask("(os.fork() or os.execv('/bin/sleep', ['sleep', '1000']))")
     server.ask("c.close()")
     tap.ok(tap.until(lambda: comm(shown(server, pid)) == "sleep", launch.LIMIT_S), "a child becomes another program")
-    status, said = client.move("drain")
+    status, said = client.move("drain", 8)
     # the other sentence: it had become a member just before
     tap.ok(status == 1 and ("which is no member" in said or "does not let stream" in said) and said.count("\n") == 1,
            "a program after exec has a stream: its peer does not move, and is told why",
