@@ -19,10 +19,10 @@
 
 struct plate {
 	int rank, size;
-	int n;             /* cells of a side */
-	int first, rows;   /* this rank's rows: first .. first + rows - 1, of 0 .. n - 1 */
-	int above, below;  /* ranks that hold the neighbouring rows, or MPI_PROC_NULL */
-	size_t width;      /* n + 2: a row with its edges */
+	int n;              /* cells of a side */
+	int first, rows;    /* this rank's rows: first .. first + rows - 1, of 0 .. n - 1 */
+	int above, below;   /* ranks that hold the neighbouring rows, or MPI_PROC_NULL */
+	size_t width;       /* n + 2: a row with its edges */
 	double *now, *next; /* rows + 2 rows of width doubles each; owned */
 };
 

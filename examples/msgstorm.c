@@ -19,8 +19,8 @@
 struct storm {
 	int rank, size;
 	uint64_t seed;
-	size_t max_bytes; /* of one message; a multiple of 8 */
-	char *out, *in;   /* size - 1 buffers of max_bytes each; owned */
+	size_t max_bytes;              /* of one message; a multiple of 8 */
+	char *out, *in;                /* size - 1 buffers of max_bytes each; owned */
 	uint64_t messages, bytes, sum; /* received and found right */
 };
 
@@ -111,8 +111,8 @@ static void storm_round(struct storm *s, int round)
 
 	if (round % 2 == 0)
 		for (i = 0; i < others; i++)
-			MPI_Irecv(s->in + (size_t)i * s->max_bytes, (int)s->max_bytes, MPI_BYTE, (s->rank + 1 + i) % s->size,
-				  round, MPI_COMM_WORLD, &receives[i]);
+			MPI_Irecv(s->in + (size_t)i * s->max_bytes, (int)s->max_bytes, MPI_BYTE,
+				  (s->rank + 1 + i) % s->size, round, MPI_COMM_WORLD, &receives[i]);
 	for (i = 0; i < others; i++) {
 		int to = (s->rank + 1 + i) % s->size;
 		uint64_t seed = message_seed(s, s->rank, to, round);
@@ -137,7 +137,7 @@ static void storm_round(struct storm *s, int round)
 
 static void storm_report(struct storm *s)
 {
-	uint64_t mine[3] = {s->messages, s->bytes, s->sum}, all[3] = {0, 0, 0};
+	uint64_t mine[3] = { s->messages, s->bytes, s->sum }, all[3] = { 0, 0, 0 };
 
 	MPI_Reduce(mine, all, 3, MPI_UINT64_T, MPI_SUM, 0, MPI_COMM_WORLD);
 	if (s->rank != 0)
@@ -148,7 +148,7 @@ static void storm_report(struct storm *s)
 
 int main(int argc, char **argv)
 {
-	struct storm s = {.seed = 1, .max_bytes = 256 * 1024};
+	struct storm s = { .seed = 1, .max_bytes = 256 * 1024 };
 	int rounds, round;
 
 	MPI_Init(&argc, &argv);
@@ -170,11 +170,13 @@ int main(int argc, char **argv)
 		MPI_Abort(MPI_COMM_WORLD, 1);
 	}
 	if (s.rank == 0)
-		printf("msgstorm: %d ranks, %d rounds, up to %zu bytes, seed %" PRIu64 "\n", s.size, rounds, s.max_bytes, s.seed);
+		printf("msgstorm: %d ranks, %d rounds, up to %zu bytes, seed %" PRIu64 "\n", s.size, rounds,
+		       s.max_bytes, s.seed);
 	for (round = 0; round < rounds; round++) {
 		storm_round(&s, round);
 		if (rounds >= 10 && (round + 1) % (rounds / 10) == 0 && (round < rounds / 2 || s.rank == 0)) {
-			printf("rank %d: round %d of %d, %" PRIu64 " bytes checked\n", s.rank, round + 1, rounds, s.bytes);
+			printf("rank %d: round %d of %d, %" PRIu64 " bytes checked\n", s.rank, round + 1, rounds,
+			       s.bytes);
 			fflush(stdout);
 		}
 	}

@@ -31,7 +31,7 @@ struct abroad { /* another job; the card tells it from others */
 	struct abroad_question *questions;
 };
 
-struct guest { /* a member of another job; its place in the list is its rank in MS_WORLD_ABROAD */
+struct guest {             /* a member of another job; its place in the list is its rank in MS_WORLD_ABROAD */
 	struct abroad *of; /* NULL: it has ended */
 	uint32_t member;   /* as its own job calls it */
 };
@@ -263,8 +263,9 @@ void abroad_lookup(struct host *h, const Ms__LookupAbroad *l)
 	q = malloc(sizeof(*q));
 	if (!q)
 		log_die("out of memory");
-	*q = (struct abroad_question){ .next = a->questions, .host = h, .request = l->request, .member = l->member,
-				       .virtual_ip = l->virtual_ip };
+	*q = (struct abroad_question){
+		.next = a->questions, .host = h, .request = l->request, .member = l->member, .virtual_ip = l->virtual_ip
+	};
 	a->questions = q;
 	say_question(a, q);
 }
@@ -301,8 +302,8 @@ static void caller_message(struct link *l, const Ms__Msg *msg, void *user)
 	struct card card;
 
 	free(caller);
-	if (msg->body_case != MS__MSG__BODY_HELLO || hello->version != MS_WIRE_VERSION || strcmp(hello->role, "job") != 0 ||
-	    !card_read(hello->says, &card) || !strcmp(hello->says, c->card)) {
+	if (msg->body_case != MS__MSG__BODY_HELLO || hello->version != MS_WIRE_VERSION ||
+	    strcmp(hello->role, "job") != 0 || !card_read(hello->says, &card) || !strcmp(hello->says, c->card)) {
 		log_say(LOG_WARN, "another job of unknown kind or other version was turned away");
 		link_destroy(l);
 		return;

@@ -81,8 +81,8 @@ const char *allocation_text(const struct coord *c)
  */
 size_t allocation_shell(const struct coord *c, char **argv, char *node)
 {
-	static const char *const words[] = { "srun",	   "--nodes=1", "--ntasks=1",	   "--overlap",
-					     "--mpi=none", "--quiet",	"--cpu-bind=none" };
+	static const char *const words[] = { "srun",       "--nodes=1", "--ntasks=1",     "--overlap",
+					     "--mpi=none", "--quiet",   "--cpu-bind=none" };
 	size_t n = 0;
 
 	for (; n < sizeof(words) / sizeof(*words); n++)

@@ -21,12 +21,14 @@ struct balance_limits {
 };
 
 #define BALANCE_LIMITS                                                                                                 \
-	{ .horizon_s = 60, .gain_min = 0.10, .worth = 2, .settle_s = 30, .moves = 4 }
+	{                                                                                                              \
+		.horizon_s = 60, .gain_min = 0.10, .worth = 2, .settle_s = 30, .moves = 4                              \
+	}
 
 struct balance {
-	struct cluster *c;    /* borrowed; a plan changes it */
+	struct cluster *c;     /* borrowed; a plan changes it */
 	const double *moved_s; /* borrowed; by rank: how long ago it moved; negative: it did not */
-	double cost_s;        /* of a move as measured; negative: none was, it is guessed by the memory */
+	double cost_s;         /* of a move as measured; negative: none was, it is guessed by the memory */
 	struct balance_limits limits;
 };
 

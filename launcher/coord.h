@@ -31,30 +31,30 @@ struct coord {
 	struct allocation *allocation; /* owned; NULL: we are in none of Slurm's */
 	uint8_t secret[SEAL_SECRET];
 	char dir[4096];
-	int dir_records; /* records.jsonl */
-	int dir_journal; /* journal.jsonl; -1: it could not be written, so no coordinator comes after us */
+	int dir_records;     /* records.jsonl */
+	int dir_journal;     /* journal.jsonl; -1: it could not be written, so no coordinator comes after us */
 	bool records_failed; /* the last line could not be written */
-	int kept_records; /* MSOCK_RECORDS: the same lines, for good; -1: not asked for */
-	const char *fault; /* MSOCK_FAULT or "" */
-	uint32_t ip;     /* as hosts are told; 127.0.0.1 if all are local */
+	int kept_records;    /* MSOCK_RECORDS: the same lines, for good; -1: not asked for */
+	const char *fault;   /* MSOCK_FAULT or "" */
+	uint32_t ip;         /* as hosts are told; 127.0.0.1 if all are local */
 	uint32_t listen_ip;
 	uint16_t port;
 	struct host_list hosts;
 	struct master_list masters; /* address servers */
-	struct rank_list ranks; /* by order of arrival */
+	struct rank_list ranks;     /* by order of arrival */
 	struct move_list moves;
 	struct census_list censuses;
-	char card[MS_CARD_MAX]; /* of this job, for others */
+	char card[MS_CARD_MAX];          /* of this job, for others */
 	uint8_t abroad_key[SEAL_SECRET]; /* the card's */
-	struct abroad_list abroads; /* jobs that it is joined with */
-	struct guest *guests; /* their members; owned, grows only: a name is never given twice */
+	struct abroad_list abroads;      /* jobs that it is joined with */
+	struct guest *guests;            /* their members; owned, grows only: a name is never given twice */
 	size_t guest_count;
 	uint32_t children, children_kept; /* forked children have had numbers below; in the journal */
-	uint64_t requests; /* numbers of pings and censuses */
-	bool secret_given; /* by mpiexec: it starts us again if we are killed */
-	bool again;        /* the coordinator before us was killed: what there is of the job is found, not made */
-	bool last;         /* none comes after us */
-	bool over; /* mpiexec ended before we knew everything: the end waits for that */
+	uint64_t requests;                /* numbers of pings and censuses */
+	bool secret_given;                /* by mpiexec: it starts us again if we are killed */
+	bool again; /* the coordinator before us was killed: what there is of the job is found, not made */
+	bool last;  /* none comes after us */
+	bool over;  /* mpiexec ended before we knew everything: the end waits for that */
 	bool ready, ending;
 };
 

@@ -16,7 +16,7 @@ struct history { /* of one host */
 	size_t count;
 };
 
-static struct made { /* a move that has its report */
+static struct made {       /* a move that has its report */
 	Ms__MoveMade told; /* strings are owned */
 	time_t at;
 } made[HISTORY_MOVES]; /* the last first */

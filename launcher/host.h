@@ -15,9 +15,9 @@ struct host {
 	struct shell shell;
 	struct link *link; /* NULL: not up (yet, or any more) */
 	bool lost;
-	bool present;      /* it has told a coordinator that was started again what it has */
-	bool dropped;      /* left the job: nobody finds it any more; lost, too */
-	struct join *join; /* it is on its way into a running job; owned by join.c */
+	bool present;        /* it has told a coordinator that was started again what it has */
+	bool dropped;        /* left the job: nobody finds it any more; lost, too */
+	struct join *join;   /* it is on its way into a running job; owned by join.c */
 	struct event *grace; /* its process has ended, the link not yet */
 	uint16_t mesh_port;
 	char *says;

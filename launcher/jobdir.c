@@ -184,7 +184,8 @@ void jobdir_fill(struct coord *c)
 	for (int i = 0; fd >= 0 && n > 0 && i < FILL_BLOCKS; i++)
 		n = write(fd, block, sizeof(block));
 	if (fd < 0 || n > 0)
-		log_say(LOG_ERROR, "%s: cannot be filled: %s", c->dir, fd < 0 ? strerror(errno) : "it is on a large file system");
+		log_say(LOG_ERROR, "%s: cannot be filled: %s", c->dir,
+			fd < 0 ? strerror(errno) : "it is on a large file system");
 	else
 		log_say(LOG_WARN, "%s: fault: it is full", c->dir);
 }

@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
-static const char *const names[] = { "coord.sock", "coord.next", "metrics.sock", "job.json", "job.next", "journal.jsonl", "records.jsonl" };
+static const char *const names[] = { "coord.sock", "coord.next",    "metrics.sock", "job.json",
+				     "job.next",   "journal.jsonl", "records.jsonl" };
 
 int jobfiles_remove(const char *dir)
 {

@@ -148,7 +148,8 @@ static void begin(struct coord *c, struct link *tool, const Ms__HostRequest *q)
 
 	if (c->listen_ip && q->ip >> 24 != 127) {
 		answer(tool, q->host, false,
-		       "host %s cannot join: the job's hosts are all names of this machine, which it cannot reach", q->host);
+		       "host %s cannot join: the job's hosts are all names of this machine, which it cannot reach",
+		       q->host);
 		return;
 	}
 	if (!allocation_has(c, q->host, q->ip)) {

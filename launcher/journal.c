@@ -12,8 +12,8 @@
 
 void journal_host(const struct host *h)
 {
-	jobdir_note(h->c, json_pack("{s:s, s:I, s:i, s:b, s:s}", "host", h->name, "ip", (json_int_t)h->ip, "port", h->mesh_port,
-				    "local", h->local, "says", h->says));
+	jobdir_note(h->c, json_pack("{s:s, s:I, s:i, s:b, s:s}", "host", h->name, "ip", (json_int_t)h->ip, "port",
+				    h->mesh_port, "local", h->local, "says", h->says));
 }
 
 void journal_host_gone(const struct host *h)
@@ -46,8 +46,9 @@ void journal_move(const struct rank *r, const struct host *to, uint64_t m, uint6
 	char text[24];
 
 	snprintf(text, sizeof(text), "%016llx", (unsigned long long)id); /* JSON's integers are signed */
-	jobdir_note(r->c, json_pack("{s:I, s:I, s:s, s:s, s:s, s:I}", "move", (json_int_t)m, "member", (json_int_t)r->id, "from",
-				    r->host->name, "to", to->name, "id", text, "timeout_ms", (json_int_t)timeout_ms));
+	jobdir_note(r->c,
+		    json_pack("{s:I, s:I, s:s, s:s, s:s, s:I}", "move", (json_int_t)m, "member", (json_int_t)r->id,
+			      "from", r->host->name, "to", to->name, "id", text, "timeout_ms", (json_int_t)timeout_ms));
 }
 
 static bool take_host(struct coord *c, json_t *line)
@@ -57,8 +58,8 @@ static bool take_host(struct coord *c, json_t *line)
 	json_int_t ip = 0;
 	struct host *h;
 
-	if (json_unpack(line, "{s:s, s?I, s?i, s?b, s?s, s?b}", "host", &name, "ip", &ip, "port", &port, "local", &local, "says",
-			&says, "gone", &gone))
+	if (json_unpack(line, "{s:s, s?I, s?i, s?b, s?s, s?b}", "host", &name, "ip", &ip, "port", &port, "local",
+			&local, "says", &says, "gone", &gone))
 		return false;
 	if (gone) {
 		h = host_find(c, name);
@@ -117,8 +118,8 @@ static bool take_move(struct coord *c, json_t *line, struct journal_moves *moves
 	json_int_t m = 0, member = 0, timeout = 0;
 	struct journal_move *v;
 
-	if (json_unpack(line, "{s:I, s:I, s:s, s:s, s:s, s:I}", "move", &m, "member", &member, "from", &from, "to", &to, "id", &id,
-			"timeout_ms", &timeout))
+	if (json_unpack(line, "{s:I, s:I, s:s, s:s, s:s, s:I}", "move", &m, "member", &member, "from", &from, "to", &to,
+			"id", &id, "timeout_ms", &timeout))
 		return false;
 	v = calloc(1, sizeof(*v));
 	if (!v)
@@ -151,9 +152,9 @@ static bool take_children(struct coord *c, json_t *line)
 static bool take_journal(struct coord *c, json_t *line, struct journal_moves *moves)
 {
 	return json_object_get(line, "children") ? take_children(c, line)
-	       : json_object_get(line, "move") ? take_move(c, line, moves)
+	       : json_object_get(line, "move")   ? take_move(c, line, moves)
 	       : json_object_get(line, "member") ? take_member(c, line)
-						  : take_host(c, line);
+						 : take_host(c, line);
 }
 
 /* A record; steps have none. */
@@ -166,8 +167,8 @@ static bool take_record(struct coord *c, json_t *line, struct journal_moves *mov
 
 	if (!json_object_get(line, "outcome"))
 		return true;
-	if (json_unpack(line, "{s:s, s:s, s:I, s?s, s?I, s?I, s?I}", "outcome", &outcome, "member", &member, "m", &m, "reason", &reason,
-			"image_bytes", &bytes, "rounds", &rounds, "mirror_port", &mirror) ||
+	if (json_unpack(line, "{s:s, s:s, s:I, s?s, s?I, s?I, s?I}", "outcome", &outcome, "member", &member, "m", &m,
+			"reason", &reason, "image_bytes", &bytes, "rounds", &rounds, "mirror_port", &mirror) ||
 	    sscanf(member, "%u.%u", &world, &rank) != 2)
 		return false;
 	LIST_FOREACH(v, moves, entry)

@@ -14,11 +14,11 @@
 
 struct master {
 	TAILQ_ENTRY(master) entry;
-	struct coord *c;  /* borrowed */
-	uint32_t net;     /* of the virtual subnet */
-	unsigned bits;    /* of its mask */
-	uint32_t given;   /* addresses given out */
-	char name[32];    /* NET/BITS: how it names itself in its Hello */
+	struct coord *c;       /* borrowed */
+	uint32_t net;          /* of the virtual subnet */
+	unsigned bits;         /* of its mask */
+	uint32_t given;        /* addresses given out */
+	char name[32];         /* NET/BITS: how it names itself in its Hello */
 	char where[CONF_HOST]; /* host that the configuration names, "": the launch host */
 	struct shell shell;
 	struct link *link; /* NULL: not up */

@@ -45,7 +45,8 @@ static void host_line(struct evbuffer *to, const char *name, const struct host *
 }
 
 /* One figure of all hosts that have told it; negative stands for what is not known. */
-static void host_figure(struct evbuffer *to, struct coord *c, const char *name, const char *help, double (*of)(const Ms__Figures *))
+static void host_figure(struct evbuffer *to, struct coord *c, const char *name, const char *help,
+			double (*of)(const Ms__Figures *))
 {
 	struct host *h;
 
@@ -61,12 +62,30 @@ static void host_figure(struct evbuffer *to, struct coord *c, const char *name, 
 	}
 }
 
-static double cores(const Ms__Figures *f) { return f->cores; }
-static double busy(const Ms__Figures *f) { return f->busy; }
-static double runnable(const Ms__Figures *f) { return f->runnable; }
-static double pressure(const Ms__Figures *f) { return f->pressure < 0 ? -1 : f->pressure / 100; }
-static double memory(const Ms__Figures *f) { return (double)f->memory_bytes; }
-static double unused(const Ms__Figures *f) { return (double)f->free_bytes; }
+static double cores(const Ms__Figures *f)
+{
+	return f->cores;
+}
+static double busy(const Ms__Figures *f)
+{
+	return f->busy;
+}
+static double runnable(const Ms__Figures *f)
+{
+	return f->runnable;
+}
+static double pressure(const Ms__Figures *f)
+{
+	return f->pressure < 0 ? -1 : f->pressure / 100;
+}
+static double memory(const Ms__Figures *f)
+{
+	return (double)f->memory_bytes;
+}
+static double unused(const Ms__Figures *f)
+{
+	return (double)f->free_bytes;
+}
 
 static void put_hosts(struct evbuffer *to, struct coord *c)
 {
@@ -79,8 +98,8 @@ static void put_hosts(struct evbuffer *to, struct coord *c)
 	host_figure(to, c, "msock_host_cores", "Processors of the host.", cores);
 	host_figure(to, c, "msock_host_busy_cores", "Processors in use lately, by anybody.", busy);
 	host_figure(to, c, "msock_host_runnable_threads", "Threads that run or could.", runnable);
-	host_figure(to, c, "msock_host_cpu_pressure_ratio", "Part of the last 10 s in which some waited for a processor.",
-		    pressure);
+	host_figure(to, c, "msock_host_cpu_pressure_ratio",
+		    "Part of the last 10 s in which some waited for a processor.", pressure);
 	host_figure(to, c, "msock_host_memory_bytes", "Memory of the host.", memory);
 	host_figure(to, c, "msock_host_free_bytes", "Memory that is free there.", unused);
 }
@@ -107,8 +126,8 @@ static void put_ranks(struct evbuffer *to, struct coord *c)
 	/* Without the host: a counter's labels must stay. */
 	head(to, "msock_rank_moves_total", "counter", "Moves of the rank.");
 	TAILQ_FOREACH(r, &c->ranks, entry)
-	evbuffer_add_printf(to, "msock_rank_moves_total{rank=\"%u.%u\"} %u\n", MS_MEMBER_WORLD(r->id), MS_MEMBER_RANK(r->id),
-			    r->moves);
+	evbuffer_add_printf(to, "msock_rank_moves_total{rank=\"%u.%u\"} %u\n", MS_MEMBER_WORLD(r->id),
+			    MS_MEMBER_RANK(r->id), r->moves);
 }
 
 static void put_moves(struct evbuffer *to)
@@ -117,11 +136,12 @@ static void put_moves(struct evbuffer *to)
 
 	history_totals(&t);
 	head(to, "msock_moves_total", "counter", "Moves that were begun, by what became of them.");
-	evbuffer_add_printf(to, "msock_moves_total{outcome=\"moved\"} %llu\nmsock_moves_total{outcome=\"aborted\"} %llu\n",
+	evbuffer_add_printf(to,
+			    "msock_moves_total{outcome=\"moved\"} %llu\nmsock_moves_total{outcome=\"aborted\"} %llu\n",
 			    (unsigned long long)t.moved, (unsigned long long)t.aborted);
 	head(to, "msock_move_freeze_seconds", "summary", "How long ranks stood still while they moved.");
-	evbuffer_add_printf(to, "msock_move_freeze_seconds_sum %.17g\nmsock_move_freeze_seconds_count %llu\n", t.freeze_ms / 1e3,
-			    (unsigned long long)t.moved);
+	evbuffer_add_printf(to, "msock_move_freeze_seconds_sum %.17g\nmsock_move_freeze_seconds_count %llu\n",
+			    t.freeze_ms / 1e3, (unsigned long long)t.moved);
 	head(to, "msock_move_seconds", "summary", "How long moves took.");
 	evbuffer_add_printf(to, "msock_move_seconds_sum %.17g\nmsock_move_seconds_count %llu\n", t.total_ms / 1e3,
 			    (unsigned long long)t.moved);
@@ -139,7 +159,8 @@ static void answer(struct evhttp_request *request, void *arg)
 	put_hosts(to, c);
 	put_ranks(to, c);
 	put_moves(to);
-	evhttp_add_header(evhttp_request_get_output_headers(request), "Content-Type", "text/plain; version=0.0.4; charset=utf-8");
+	evhttp_add_header(evhttp_request_get_output_headers(request), "Content-Type",
+			  "text/plain; version=0.0.4; charset=utf-8");
 	evhttp_send_reply(request, 200, "OK", to);
 	evbuffer_free(to);
 }

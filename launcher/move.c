@@ -50,7 +50,8 @@ struct move {
 	Ms__MoveReport report; /* strings are set when it is sent */
 	char tracking[16];
 	Ms__Checked checked; /* of a check */
-	struct journal_move *origin; /* borrowed; the coordinator before us accepted it: how it ended is noted there. NULL: we did */
+	struct journal_move *
+		origin; /* borrowed; the coordinator before us accepted it: how it ended is noted there. NULL: we did */
 	bool relinked, mirror, mirror_done;
 };
 
@@ -391,8 +392,8 @@ static bool acceptable(struct coord *c, struct link *tool, const Ms__MoveRequest
 	else if (r->ended)
 		refuse(tool, q, r->host->name, "rank %u.%u has ended", q->world, q->rank);
 	else if (r->child)
-		refuse(tool, q, r->host->name, "process %d was forked by rank %u.%u: a child does not move", (int)r->pid,
-		       MS_MEMBER_WORLD(r->parent), MS_MEMBER_RANK(r->parent));
+		refuse(tool, q, r->host->name, "process %d was forked by rank %u.%u: a child does not move",
+		       (int)r->pid, MS_MEMBER_WORLD(r->parent), MS_MEMBER_RANK(r->parent));
 	else if (!to)
 		refuse(tool, q, r->host->name, "host %s is not one of the job's hosts", q->host);
 	else if (r->move)

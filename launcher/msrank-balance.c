@@ -17,17 +17,16 @@
 
 enum { ANSWER_MS = 10000, SAMPLE_MS = 2000, MOVE_MS = 60000, MOVE_GRACE_MS = 10000, STEPS_MAX = 64 };
 
-static const char usage[] =
-	"usage: msrank-balance [JOB] [options]\n"
-	"Moves ranks of a running job to where they find processors, if that pays.\n"
-	"  --policy NAME  greedy (default), refine or comm\n"
-	"  --once         one round, then end (default)\n"
-	"  --every S      a round every S seconds, 4 at least, as long as the job runs\n"
-	"  --dry-run      say what would be done\n"
-	"  --moves N      at most N moves a round (default 4)\n"
-	"  --watch S      look at the load for S seconds before the first round (default 6)\n"
-	"  --quiet        tell of moves only\n"
-	"One line tells each decision and its reason.\n";
+static const char usage[] = "usage: msrank-balance [JOB] [options]\n"
+			    "Moves ranks of a running job to where they find processors, if that pays.\n"
+			    "  --policy NAME  greedy (default), refine or comm\n"
+			    "  --once         one round, then end (default)\n"
+			    "  --every S      a round every S seconds, 4 at least, as long as the job runs\n"
+			    "  --dry-run      say what would be done\n"
+			    "  --moves N      at most N moves a round (default 4)\n"
+			    "  --watch S      look at the load for S seconds before the first round (default 6)\n"
+			    "  --quiet        tell of moves only\n"
+			    "One line tells each decision and its reason.\n";
 
 struct wish {
 	const char *job;
@@ -63,13 +62,15 @@ static double number(const char *text, double least)
 
 static void take_options(int argc, char **argv, struct wish *w)
 {
-	static const struct option options[] = {
-		{ "policy", required_argument, NULL, 'p' }, { "once", no_argument, NULL, 'o' },
-		{ "every", required_argument, NULL, 'e' },  { "dry-run", no_argument, NULL, 'd' },
-		{ "moves", required_argument, NULL, 'm' },  { "watch", required_argument, NULL, 'w' },
-		{ "quiet", no_argument, NULL, 'q' },	    { "help", no_argument, NULL, 'h' },
-		{ NULL, 0, NULL, 0 }
-	};
+	static const struct option options[] = { { "policy", required_argument, NULL, 'p' },
+						 { "once", no_argument, NULL, 'o' },
+						 { "every", required_argument, NULL, 'e' },
+						 { "dry-run", no_argument, NULL, 'd' },
+						 { "moves", required_argument, NULL, 'm' },
+						 { "watch", required_argument, NULL, 'w' },
+						 { "quiet", no_argument, NULL, 'q' },
+						 { "help", no_argument, NULL, 'h' },
+						 { NULL, 0, NULL, 0 } };
 	int opt;
 
 	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -193,7 +194,8 @@ static void tell(const struct balance *b, const struct balance_step *s, const ch
 {
 	uint32_t member = b->c->ranks[s->rank].member;
 
-	printf("%srank %u.%u %s -> %s: a step takes %.2f instead of %.2f: %.1f s gained in %.0f s, for %.1f s of moving\n",
+	printf("%srank %u.%u %s -> %s: a step takes %.2f instead of %.2f: %.1f s gained in %.0f s, for %.1f s of "
+	       "moving\n",
 	       lead, MS_MEMBER_WORLD(member), MS_MEMBER_RANK(member), b->c->hosts[s->from].name,
 	       b->c->hosts[s->to].name, s->after, s->before, s->gain_s, b->limits.horizon_s, s->cost_s);
 	fflush(stdout);

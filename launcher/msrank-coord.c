@@ -201,7 +201,8 @@ static bool good_name(const char *s)
 static bool take_secret(struct coord *c, char *hex)
 {
 	size_t bytes = 0;
-	bool good = !sodium_hex2bin(c->secret, sizeof(c->secret), hex, strlen(hex), NULL, &bytes, NULL) && bytes == sizeof(c->secret);
+	bool good = !sodium_hex2bin(c->secret, sizeof(c->secret), hex, strlen(hex), NULL, &bytes, NULL) &&
+		    bytes == sizeof(c->secret);
 
 	sodium_memzero(hex, strlen(hex));
 	return good;

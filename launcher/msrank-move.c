@@ -63,7 +63,8 @@ static void print_json(const Ms__MoveReport *r)
 	json_t *o, *error = *r->error ? json_string(r->error) : json_null();
 
 	snprintf(member, sizeof(member), "%u.%u", r->world, r->rank);
-	o = json_pack("{s:i, s:s, s:s, s:s, s:b, s:f, s:f, s:f, s:I, s:i, s:s, s:{s:i, s:i}, s:o, s:f, s:I, s:I, s:I, s:I, s:I, s:I}",
+	o = json_pack("{s:i, s:s, s:s, s:s, s:b, s:f, s:f, s:f, s:I, s:i, s:s, s:{s:i, s:i}, s:o, s:f, s:I, s:I, s:I, "
+		      "s:I, s:I, s:I}",
 		      "rank", (int)r->rank, "from", r->from, "to", r->to, "member", member, "committed", r->committed,
 		      "freeze_ms", r->freeze_ms, "stall_ms", r->stall_ms, "total_ms", r->total_ms, "image_bytes",
 		      (json_int_t)r->image_bytes, "rounds", (int)r->rounds, "tracking", r->tracking, "streams",
@@ -85,10 +86,10 @@ static int print_forecast(const struct wish *w, const Ms__MoveReport *r)
 	json_t *o;
 
 	if (w->json) {
-		o = json_pack("{s:i, s:s, s:s, s:b, s:I, s:I, s:o, s:f, s:f}", "rank", (int)r->rank, "from", r->from, "to", r->to,
-			      "movable", 1, "bytes", (json_int_t)k->bytes, "rate", (json_int_t)k->rate, "written_rate",
-			      tracked ? json_integer((json_int_t)k->dirty_rate) : json_null(), "freeze_ms",
-			      (double)k->freeze_ns / 1e6, "total_ms", (double)k->total_ns / 1e6);
+		o = json_pack("{s:i, s:s, s:s, s:b, s:I, s:I, s:o, s:f, s:f}", "rank", (int)r->rank, "from", r->from,
+			      "to", r->to, "movable", 1, "bytes", (json_int_t)k->bytes, "rate", (json_int_t)k->rate,
+			      "written_rate", tracked ? json_integer((json_int_t)k->dirty_rate) : json_null(),
+			      "freeze_ms", (double)k->freeze_ns / 1e6, "total_ms", (double)k->total_ns / 1e6);
 		json_dumpf(o, stdout, JSON_COMPACT);
 		putchar('\n');
 		json_decref(o);
@@ -188,8 +189,10 @@ static bool take_number(const char *text, double unit, uint64_t most, uint64_t *
 	double v = strtod(text, &end) * unit;
 
 	switch (*end) {
-	case 'G': v *= 1e3; /* fall through */
-	case 'M': v *= 1e3; /* fall through */
+	case 'G':
+		v *= 1e3; /* fall through */
+	case 'M':
+		v *= 1e3; /* fall through */
 	case 'K':
 		v *= 1e3;
 		end++;
@@ -213,16 +216,23 @@ static bool take_compress(const char *text, uint32_t *flags)
 
 static bool take_options(int argc, char **argv, struct wish *w)
 {
-	static const struct option options[] = {
-		{ "job", required_argument, NULL, 'b' },      { "via", required_argument, NULL, 'v' },
-		{ "no-precopy", no_argument, NULL, 'n' },     { "timeout", required_argument, NULL, 't' },
-		{ "json", optional_argument, NULL, 'j' },           { "help", no_argument, NULL, 'h' },
-		{ "evacuate", required_argument, NULL, 'e' }, { "fault", required_argument, NULL, 'f' },
-		{ "drop", required_argument, NULL, 'r' },     { "avoid", required_argument, NULL, 'a' },
-		{ "drain-ms", required_argument, NULL, 'd' }, { "check", no_argument, NULL, 'c' },
-		{ "max-freeze", required_argument, NULL, 'm' }, { "limit", required_argument, NULL, 'l' },
-		{ "compress", required_argument, NULL, 'z' }, { "compare", no_argument, NULL, 'p' }, { NULL, 0, NULL, 0 }
-	};
+	static const struct option options[] = { { "job", required_argument, NULL, 'b' },
+						 { "via", required_argument, NULL, 'v' },
+						 { "no-precopy", no_argument, NULL, 'n' },
+						 { "timeout", required_argument, NULL, 't' },
+						 { "json", optional_argument, NULL, 'j' },
+						 { "help", no_argument, NULL, 'h' },
+						 { "evacuate", required_argument, NULL, 'e' },
+						 { "fault", required_argument, NULL, 'f' },
+						 { "drop", required_argument, NULL, 'r' },
+						 { "avoid", required_argument, NULL, 'a' },
+						 { "drain-ms", required_argument, NULL, 'd' },
+						 { "check", no_argument, NULL, 'c' },
+						 { "max-freeze", required_argument, NULL, 'm' },
+						 { "limit", required_argument, NULL, 'l' },
+						 { "compress", required_argument, NULL, 'z' },
+						 { "compare", no_argument, NULL, 'p' },
+						 { NULL, 0, NULL, 0 } };
 	double seconds = MOVE_DEFAULT_S;
 	int opt, via = MS_VIA_AUTO;
 	uint64_t number;
@@ -288,7 +298,8 @@ static bool take_options(int argc, char **argv, struct wish *w)
 			return false;
 		}
 	}
-	if (argc - optind != (w->evacuate || w->drop ? 0 : 2) || (w->avoid && !w->evacuate) || via < 0 || seconds <= 0 || seconds > 1e6)
+	if (argc - optind != (w->evacuate || w->drop ? 0 : 2) || (w->avoid && !w->evacuate) || via < 0 ||
+	    seconds <= 0 || seconds > 1e6)
 		return false;
 	w->request.options = &w->options;
 	if (!w->json && isatty(STDERR_FILENO))

@@ -53,10 +53,10 @@ static json_t *rank_json(const Ms__Rank *r)
 	}
 	member_text(r->member, member);
 	o = json_pack("{s:i, s:s, s:s, s:i, s:s, s:f, s:o, s:I, s:i, s:i, s:i, s:b, s:o}", "rank",
-		      (int)MS_MEMBER_RANK(r->member), "member", member, "host", r->host, "pid", r->pid, "state", r->state,
-		      "cpu_s", r->cpu_s, "load", known(r->load), "rss_bytes", (json_int_t)r->rss_bytes, "streams",
-		      (int)r->streams, "mirrors", (int)r->mirrors, "moves", (int)r->moves, "movable", r->movable, "peers",
-		      peers);
+		      (int)MS_MEMBER_RANK(r->member), "member", member, "host", r->host, "pid", r->pid, "state",
+		      r->state, "cpu_s", r->cpu_s, "load", known(r->load), "rss_bytes", (json_int_t)r->rss_bytes,
+		      "streams", (int)r->streams, "mirrors", (int)r->mirrors, "moves", (int)r->moves, "movable",
+		      r->movable, "peers", peers);
 	member_text(r->parent, member);
 	if (r->child)
 		json_object_set_new(o, "parent", json_string(member));

@@ -34,8 +34,8 @@ enum {
 	STUB_PMI = 3,
 	STUB_LOST = 255,
 	STUB_SIGNALS = 16,
-	STUB_AGAIN_MS = 20,      /* how often it looks for the next coordinator ... */
-	STUB_PATIENCE_S = 20,    /* and how long */
+	STUB_AGAIN_MS = 20,   /* how often it looks for the next coordinator ... */
+	STUB_PATIENCE_S = 20, /* and how long */
 };
 
 static const int forwarded[] = { SIGHUP,  SIGINT,  SIGQUIT, SIGUSR1,  SIGUSR2, SIGTERM,
@@ -64,7 +64,7 @@ struct stub {
 	struct event *signals[STUB_SIGNALS];
 	uint32_t member;
 	const char *bind, *map; /* what mpiexec was told; "": nothing */
-	uint64_t ignored; /* signals that were ignored when we started */
+	uint64_t ignored;       /* signals that were ignored when we started */
 	bool ended;
 	bool lost; /* the rank, or the coordinator: the job must end */
 	bool coordinator_lost;
@@ -375,7 +375,8 @@ static bool nobody_at(const char *socket_path)
 	for (int i = 0; i < 100 && !nobody; i++) {
 		int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 
-		nobody = fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof(to)) && (errno == ECONNREFUSED || errno == ENOENT);
+		nobody = fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof(to)) &&
+			 (errno == ECONNREFUSED || errno == ENOENT);
 		if (fd >= 0)
 			close(fd);
 		if (!nobody)
@@ -462,7 +463,9 @@ int main(int argc, char **argv)
 						 { "bind", required_argument, NULL, 'b' },
 						 { "map", required_argument, NULL, 'm' },
 						 { NULL, 0, NULL, 0 } };
-	struct stub s = { .dir = getenv("MSOCK_JOBDIR"), .host = getenv("MSOCK_HOST"), .attached = true, .bind = "", .map = "" };
+	struct stub s = {
+		.dir = getenv("MSOCK_JOBDIR"), .host = getenv("MSOCK_HOST"), .attached = true, .bind = "", .map = ""
+	};
 	const char *rank = own_rank();
 	unsigned world = 0;
 	int opt, pmi, fd;

@@ -82,8 +82,9 @@ static int host_pid(struct trace *t, const char *name)
 	if (t->host_count == most)
 		return PID_HOSTS + (int)most - 1;
 	snprintf(t->hosts[t->host_count], sizeof(t->hosts[0]), "%s", name);
-	json_array_append_new(t->events, json_pack("{s:s, s:s, s:i, s:i, s:{s:s}}", "name", "process_name", "ph", "M", "pid",
-						   PID_HOSTS + (int)t->host_count, "tid", 0, "args", "name", name));
+	json_array_append_new(t->events,
+			      json_pack("{s:s, s:s, s:i, s:i, s:{s:s}}", "name", "process_name", "ph", "M", "pid",
+					PID_HOSTS + (int)t->host_count, "tid", 0, "args", "name", name));
 	return PID_HOSTS + (int)t->host_count++;
 }
 
@@ -108,8 +109,8 @@ static void take_step(struct trace *t, json_t *line, const char *name)
 	char key[160];
 	int who;
 
-	if (json_unpack(line, "{s?s, s:s, s:s, s:s, s:I, s:I}", "job", &job, "actor", &actor, "host", &host, "member", &member,
-			"m", &m, "wall_ns", &wall))
+	if (json_unpack(line, "{s?s, s:s, s:s, s:s, s:I, s:I}", "job", &job, "actor", &actor, "host", &host, "member",
+			&member, "m", &m, "wall_ns", &wall))
 		return;
 	who = actor_index(actor);
 	if (who < 0 || step == MS_STEP_NONE)
@@ -129,7 +130,8 @@ static void take_record(struct trace *t, json_t *line)
 	json_int_t m = 0;
 	char key[160];
 
-	if (json_unpack(line, "{s:s, s:s, s:I, s:s, s:s}", "job", &job, "member", &member, "m", &m, "from", &from, "to", &to))
+	if (json_unpack(line, "{s:s, s:s, s:I, s:s, s:s}", "job", &job, "member", &member, "m", &m, "from", &from, "to",
+			&to))
 		return;
 	snprintf(key, sizeof(key), "%.80s rank %.24s move %lld", job, member, (long long)m);
 	c = course_of(t, key);
@@ -144,10 +146,8 @@ static void phases(struct trace *t, const struct course *c, int tid)
 		const char *name;
 		enum ms_step from, to;
 	} phase[] = {
-		{ "set-up", MS_STEP_ACCEPTED, MS_STEP_ORDERED },
-		{ "pre-copy", MS_STEP_ORDERED, MS_STEP_DRAINED },
-		{ "freeze", MS_STEP_PARKED, MS_STEP_RESUMED },
-		{ "relink", MS_STEP_RESUMED, MS_STEP_RELINKED },
+		{ "set-up", MS_STEP_ACCEPTED, MS_STEP_ORDERED },    { "pre-copy", MS_STEP_ORDERED, MS_STEP_DRAINED },
+		{ "freeze", MS_STEP_PARKED, MS_STEP_RESUMED },      { "relink", MS_STEP_RESUMED, MS_STEP_RELINKED },
 		{ "mirror", MS_STEP_RELINKED, MS_STEP_UNMIRRORED },
 	};
 	char name[400];
@@ -155,8 +155,8 @@ static void phases(struct trace *t, const struct course *c, int tid)
 	if (!c->at[MS_STEP_ACCEPTED])
 		return;
 	snprintf(name, sizeof(name), "%s: %s to %s", c->key, *c->from ? c->from : "?", *c->to ? c->to : "?");
-	json_array_append_new(t->events, json_pack("{s:s, s:s, s:i, s:i, s:{s:s}}", "name", "thread_name", "ph", "M", "pid",
-						   PID_MOVES, "tid", tid, "args", "name", name));
+	json_array_append_new(t->events, json_pack("{s:s, s:s, s:i, s:i, s:{s:s}}", "name", "thread_name", "ph", "M",
+						   "pid", PID_MOVES, "tid", tid, "args", "name", name));
 	if (c->at[MS_STEP_REPORTED])
 		bar(t, "move", PID_MOVES, tid, c->at[MS_STEP_ACCEPTED], c->at[MS_STEP_REPORTED], NULL);
 	for (size_t i = 0; i < sizeof(phase) / sizeof(*phase); i++)
@@ -166,13 +166,13 @@ static void phases(struct trace *t, const struct course *c, int tid)
 
 static void name_rows(struct trace *t)
 {
-	json_array_append_new(t->events, json_pack("{s:s, s:s, s:i, s:i, s:{s:s}}", "name", "process_name", "ph", "M", "pid",
-						   PID_MOVES, "tid", 0, "args", "name", "moves"));
+	json_array_append_new(t->events, json_pack("{s:s, s:s, s:i, s:i, s:{s:s}}", "name", "process_name", "ph", "M",
+						   "pid", PID_MOVES, "tid", 0, "args", "name", "moves"));
 	for (size_t h = 0; h < t->host_count; h++)
 		for (size_t a = 0; a < sizeof(actors) / sizeof(*actors); a++)
-			json_array_append_new(t->events, json_pack("{s:s, s:s, s:i, s:i, s:{s:s}}", "name", "thread_name", "ph",
-								   "M", "pid", PID_HOSTS + (int)h, "tid", (int)a + 1, "args",
-								   "name", actors[a]));
+			json_array_append_new(t->events, json_pack("{s:s, s:s, s:i, s:i, s:{s:s}}", "name",
+								   "thread_name", "ph", "M", "pid", PID_HOSTS + (int)h,
+								   "tid", (int)a + 1, "args", "name", actors[a]));
 	for (size_t i = 0; i < t->count; i++)
 		phases(t, &t->courses[i], (int)i + 1);
 }
@@ -238,8 +238,8 @@ int main(int argc, char **argv)
 	}
 	f = open_records(argv[optind], name, sizeof(name));
 	if (!f) {
-		fprintf(stderr, "msrank-trace: %s is neither a running job of yours nor a file of records: %s\n", argv[optind],
-			strerror(errno));
+		fprintf(stderr, "msrank-trace: %s is neither a running job of yours nor a file of records: %s\n",
+			argv[optind], strerror(errno));
 		return 1;
 	}
 	read_lines(&t, f);

@@ -34,24 +34,24 @@ enum {
 	RUN_FAILED = 255,      /* as the stub's, when the job is lost */
 	RUN_NAME_MAX = 63,     /* the coordinator's limit */
 	RUN_RANK_MAX = 100000,
-	RUN_SECRET = 32,       /* bytes */
-	RUN_LATE = -1000,      /* less than any signal's number */
+	RUN_SECRET = 32,  /* bytes */
+	RUN_LATE = -1000, /* less than any signal's number */
 };
 
 static const int forwarded[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2 };
 
 struct run {
 	const char *job;
-	const char *rank; /* of this program; NULL: 0 */
-	bool join;        /* the job runs already; no coordinator is ours */
+	const char *rank;  /* of this program; NULL: 0 */
+	bool join;         /* the job runs already; no coordinator is ours */
 	bool sockets, udp; /* the program's own TCP sockets, its UDP sockets are virtual */
-	char **hosts; /* owned list of owned names */
+	char **hosts;      /* owned list of owned names */
 	size_t host_count;
-	char **argv;     /* borrowed */
-	sigset_t before; /* the signal mask we were started with */
-	int signals;     /* signalfd; what it takes is blocked while we run */
-	pid_t coord; /* 0: it was killed, or is not ours */
-	int in, out; /* the coordinator's standard input and output; the end of `in` is the end of the job */
+	char **argv;       /* borrowed */
+	sigset_t before;   /* the signal mask we were started with */
+	int signals;       /* signalfd; what it takes is blocked while we run */
+	pid_t coord;       /* 0: it was killed, or is not ours */
+	int in, out;       /* the coordinator's standard input and output; the end of `in` is the end of the job */
 	char *description; /* of the job, with its secret; a second coordinator is told the same */
 	size_t description_size;
 	bool again; /* it is the second one */
@@ -129,10 +129,12 @@ static void read_options(struct run *r, int argc, char **argv)
 	}
 	if (r->job && !good_job(r->job))
 		fail("a job's name is 1 to %d of letters, digits and ._-, with no dot in front", RUN_NAME_MAX);
-	if (!r->join != !r->rank || (r->rank && (!*r->rank || r->rank[strspn(r->rank, "0123456789")] || atoi(r->rank) > RUN_RANK_MAX)))
+	if (!r->join != !r->rank ||
+	    (r->rank && (!*r->rank || r->rank[strspn(r->rank, "0123456789")] || atoi(r->rank) > RUN_RANK_MAX)))
 		fail("--join and --rank, a number up to %d, go together", RUN_RANK_MAX);
 	if (optind >= argc) {
-		fputs("usage: msrun [--sockets] [--udp] [--job NAME | --join NAME --rank N] [--host HOST[,HOST...]]... PROGRAM [ARGUMENT...]\n",
+		fputs("usage: msrun [--sockets] [--udp] [--job NAME | --join NAME --rank N] [--host HOST[,HOST...]]... "
+		      "PROGRAM [ARGUMENT...]\n",
 		      stderr);
 		exit(RUN_FAILED);
 	}
@@ -217,7 +219,8 @@ static void describe_job(struct run *r)
 
 	if (!to)
 		fail("out of memory");
-	if (getrandom(&nonce, sizeof(nonce), 0) != sizeof(nonce) || getrandom(secret, sizeof(secret), 0) != sizeof(secret))
+	if (getrandom(&nonce, sizeof(nonce), 0) != sizeof(nonce) ||
+	    getrandom(secret, sizeof(secret), 0) != sizeof(secret))
 		fail("no random numbers are to be had: %s", strerror(errno));
 	if (r->job)
 		fprintf(to, "job %s\n", r->job);
@@ -445,7 +448,8 @@ static int await_stub(struct run *r)
 	int status;
 
 	for (;;) {
-		struct pollfd p[2] = { { .fd = r->signals, .events = POLLIN }, { .fd = r->coord ? r->out : -1, .events = POLLIN } };
+		struct pollfd p[2] = { { .fd = r->signals, .events = POLLIN },
+				       { .fd = r->coord ? r->out : -1, .events = POLLIN } };
 		pid_t pid = waitpid(r->stub, &status, WNOHANG);
 
 		if (pid == r->stub)

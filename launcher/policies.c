@@ -71,8 +71,7 @@ static bool refine_next(const struct balance *b, struct balance_step *out)
 		for (size_t h = 0; h < b->c->host_count; h++) {
 			double t;
 
-			if (!balance_may(b, r, h) ||
-			    balance_machine_time(b->c, b->c->hosts[h].machine) > 0.9 * worst)
+			if (!balance_may(b, r, h) || balance_machine_time(b->c, b->c->hosts[h].machine) > 0.9 * worst)
 				continue;
 			t = balance_after(b, &policy_refine, r, h);
 			if (found && t >= best)

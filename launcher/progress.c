@@ -42,7 +42,8 @@ static void draw_step(const Ms__Step *s)
 	switch (s->step) {
 	case MS_STEP_SENDING:
 		if (figure(s, 2) == 0)
-			snprintf(text, sizeof(text), "%.0f of %.0f MB", megabytes(figure(s, 0)), megabytes(figure(s, 1)));
+			snprintf(text, sizeof(text), "%.0f of %.0f MB", megabytes(figure(s, 0)),
+				 megabytes(figure(s, 1)));
 		else
 			snprintf(text, sizeof(text), "%.0f MB, round %u", megabytes(figure(s, 0)),
 				 (unsigned)figure(s, 2) + 1);

@@ -541,7 +541,8 @@ void rank_host_lost(struct host *h, const char *why)
 		}
 		snprintf(id, sizeof(id), "%u.%u", MS_MEMBER_WORLD(r->id), MS_MEMBER_RANK(r->id));
 		snprintf(text, sizeof(text), "rank %s is lost with its host %.200s: %.100s", id, h->name, why);
-		log_say(LOG_ERROR, "%s", text); /* by us: the ranks that are left may end the job before its stub can say it */
+		log_say(LOG_ERROR, "%s",
+			text); /* by us: the ranks that are left may end the job before its stub can say it */
 		stub_exit(r->stub, r->id, text, true);
 		rank_end(r, RANK_LOST << 8, text);
 	}

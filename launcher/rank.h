@@ -14,8 +14,8 @@ struct rank {
 	struct link *stub; /* NULL: gone */
 	uint32_t virtual_ip;
 	int32_t pid;
-	bool child;      /* forked by another: it has no stub and no address of its own */
-	uint32_t parent; /* by that member */
+	bool child;       /* forked by another: it has no stub and no address of its own */
+	uint32_t parent;  /* by that member */
 	Ms__Relay **last; /* borrowed, while its end is told: what it has left to be said */
 	size_t last_count;
 	bool joined; /* it called msock_init */

@@ -36,8 +36,8 @@ json_t *step_json(const Ms__Step *s)
 	if (!*name)
 		return NULL;
 	snprintf(member, sizeof(member), "%u.%u", MS_MEMBER_WORLD(s->member), MS_MEMBER_RANK(s->member));
-	o = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I}", "step", name, "actor", ms_step_actor(s->step), "host", s->host,
-		      "member", member, "m", (json_int_t)s->m, "mono_ns", (json_int_t)s->mono_ns, "wall_ns",
+	o = json_pack("{s:s, s:s, s:s, s:s, s:I, s:I, s:I}", "step", name, "actor", ms_step_actor(s->step), "host",
+		      s->host, "member", member, "m", (json_int_t)s->m, "mono_ns", (json_int_t)s->mono_ns, "wall_ns",
 		      (json_int_t)s->wall_ns);
 	for (size_t i = 0; o && i < s->n_figures && i < MS_STEP_FIGURES; i++)
 		if (figure_names[s->step][i])

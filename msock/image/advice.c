@@ -13,9 +13,9 @@ static const struct {
 	char flag[2];
 	uint16_t advice;
 } flags[] = {
-	{ "dc", IMAGE_ADVICE_DONTFORK },   { "wf", IMAGE_ADVICE_WIPEONFORK }, { "mg", IMAGE_ADVICE_MERGEABLE },
-	{ "hg", IMAGE_ADVICE_HUGE },       { "nh", IMAGE_ADVICE_NOHUGE },     { "dd", IMAGE_ADVICE_DONTDUMP },
-	{ "sr", IMAGE_ADVICE_SEQUENTIAL }, { "rr", IMAGE_ADVICE_RANDOM },     { "lo", IMAGE_ADVICE_LOCKED },
+	{ "dc", IMAGE_ADVICE_DONTFORK },      { "wf", IMAGE_ADVICE_WIPEONFORK }, { "mg", IMAGE_ADVICE_MERGEABLE },
+	{ "hg", IMAGE_ADVICE_HUGE },          { "nh", IMAGE_ADVICE_NOHUGE },     { "dd", IMAGE_ADVICE_DONTDUMP },
+	{ "sr", IMAGE_ADVICE_SEQUENTIAL },    { "rr", IMAGE_ADVICE_RANDOM },     { "lo", IMAGE_ADVICE_LOCKED },
 	{ "lf", IMAGE_ADVICE_LOCK_ON_FAULT }, { "sl", IMAGE_ADVICE_SEALED },
 };
 

@@ -184,7 +184,8 @@ static void area_check_alone(struct workspace *ws, struct image_area *a, const s
 	for (uint32_t i = 0; i < ws->area_count; i++) {
 		const struct image_area *b = &ws->areas[i];
 
-		twice |= image_area_is_shared(b) && b->object == a->object && map->offset < b->offset + (b->end - b->start);
+		twice |= image_area_is_shared(b) && b->object == a->object &&
+			 map->offset < b->offset + (b->end - b->start);
 	}
 	if (!twice)
 		return;

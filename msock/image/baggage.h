@@ -97,7 +97,7 @@ struct baggage_lock {
 
 struct baggage_socket {
 	int type, send_buffer, receive_buffer, credentials; /* credentials: SO_PASSCRED */
-	uint8_t shut;					     /* 1: for receiving, 2: for sending */
+	uint8_t shut;                                       /* 1: for receiving, 2: for sending */
 	struct timeval receive_limit, send_limit;
 };
 
@@ -156,9 +156,9 @@ struct baggage {
 	int filters; /* of seccomp; those of a container are here and there */
 	unsigned long personality;
 	int dumpable, no_new_privs, subreaper, no_huge;
-	uint64_t online[IMAGE_CPU_WORDS]; /* the source's processors; none: not known */
-	uint64_t home[IMAGE_CPU_WORDS];	  /* those that the process was bound to there; none: it was not */
-	int barriers;	     /* membarrier registrations */
+	uint64_t online[IMAGE_CPU_WORDS];    /* the source's processors; none: not known */
+	uint64_t home[IMAGE_CPU_WORDS];      /* those that the process was bound to there; none: it was not */
+	int barriers;                        /* membarrier registrations */
 	char core_filter[16], oom_score[16]; /* as /proc has them; "" if it does not say */
 };
 
@@ -174,8 +174,8 @@ struct image_state {
 	bool arriving; /* in resume(): it goes on */
 	uint64_t vdso, vdso_end;
 	int kick;
-	bool second_on; /* the second signal is ours for this freeze */
-	struct ms_ksigaction second; /* its action otherwise */
+	bool second_on;                /* the second signal is ours for this freeze */
+	struct ms_ksigaction second;   /* its action otherwise */
 	struct image_arrival *arrival; /* set at the target */
 	int pairs, pairs_end;          /* numbers that are lent */
 	struct baggage *baggage;

@@ -130,7 +130,8 @@ static int refuse_children(struct workspace *ws)
 	if (info.si_pid)
 		return image_say(ws->why, "it has a child process that nobody has waited for: %d", info.si_pid);
 	running = running_child();
-	return image_say(ws->why, running ? "it has a running child process: %d" : "it has a running child process", running);
+	return image_say(ws->why, running ? "it has a running child process: %d" : "it has a running child process",
+			 running);
 }
 
 static int capture_check(struct workspace *ws)
@@ -566,7 +567,8 @@ static void run_send(struct workspace *ws)
 	if (ws->tracking && send_keep(ws))
 		return;
 	ws->forgets = ms_streq(ws->src->fault, "forgets-pages");
-	if (capture_memory(ws) || (ws->src->compare && compare_send(ws)) || pages_guards(ws) || send_program(ws) || send_end(ws))
+	if (capture_memory(ws) || (ws->src->compare && compare_send(ws)) || pages_guards(ws) || send_program(ws) ||
+	    send_end(ws))
 		return;
 	capture_step(ws, MS_STEP_SENT, ws->page_bytes / IMAGE_PAGE, ws->zero_pages, ws->backed_pages,
 		     (uint64_t)(faults() - ws->faults));

@@ -416,8 +416,7 @@ static int freeze_threads(int signal, bool (*ours)(int tid), uint64_t timeout_ns
 
 		if (n < 0)
 			return second_give_back(-1);
-		rest = kick_rest(tids, n, ours, round % 200 == 0 || load(&st->bounced) != bounced || n != seen,
-				 &late);
+		rest = kick_rest(tids, n, ours, round % 200 == 0 || load(&st->bounced) != bounced || n != seen, &late);
 		bounced = load(&st->bounced);
 		seen = n;
 		if (rest == 0) {

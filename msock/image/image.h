@@ -20,9 +20,9 @@
 
 #include "proto/steps.h"
 
-enum { IMAGE_WHY = 256 }; /* bytes of a reason, with its NUL */
+enum { IMAGE_WHY = 256 };       /* bytes of a reason, with its NUL */
 enum { IMAGE_FDS_MAX = 65536 }; /* descriptors of a process */
-enum { IMAGE_CPU_WORDS = 16 }; /* 64 processors each, as in a cpu_set_t */
+enum { IMAGE_CPU_WORDS = 16 };  /* 64 processors each, as in a cpu_set_t */
 
 /* What the library tells the capture about itself.  All pointers are borrowed for the call. */
 struct image_source {
@@ -35,25 +35,24 @@ struct image_source {
 	int listener_fd; /* ... and a new listener of the member's data port under this; -1 if none */
 	struct {
 		uint64_t dev, ino;
-	} channel[4]; /* pipes and socket of stdin, stdout, stderr, PMI; 0 0: none */
-	void (*resume)(const void *msg,
-		       size_t bytes); /* called once at the target, MS_D_RESUME's bytes, in the main
+	} channel[4];                                  /* pipes and socket of stdin, stdout, stderr, PMI; 0 0: none */
+	void (*resume)(const void *msg, size_t bytes); /* called once at the target, MS_D_RESUME's bytes, in the main
 					 thread, its FS set, all signals blocked, before any thread goes on */
-	bool (*owns)(int fd);         /* or NULL: a socket that the library makes again too; from any thread */
+	bool (*owns)(int fd); /* or NULL: a socket that the library makes again too; from any thread */
 	/* Or NULL.  In the freeze: one of the process's epoll sets watches a descriptor that is left out, which the library
 	   will have watched again.  0 or -errno. */
 	int (*watched)(int epoll, int fd, const struct epoll_event *event);
-	const int *fds;               /* in the freeze: all descriptors that there are; NULL: not known */
+	const int *fds; /* in the freeze: all descriptors that there are; NULL: not known */
 	size_t fd_count;
-	uint32_t pairs;               /* of unix sockets that resume() may ask for (image_pair) */
-	bool checked;                 /* image_check has just said yes; descriptors may come and go since */
-	uint64_t home[IMAGE_CPU_WORDS]; /* the processors that the job's binding gave the process; none: it is not bound */
-	const char *fault;            /* name of a fault point or "" */
-	bool stop_and_copy;           /* send nothing before the freeze */
-	bool pack_never, pack_always; /* neither: compress when it pays */
-	bool compare;                 /* all memory in the freeze, page by page */
-	uint32_t max_freeze_us;       /* give up rather than freeze for longer, as predicted; 0: not said */
-	uint64_t limit;               /* bytes/s before the freeze; 0: none */
+	uint32_t pairs;                 /* of unix sockets that resume() may ask for (image_pair) */
+	bool checked;                   /* image_check has just said yes; descriptors may come and go since */
+	uint64_t home[IMAGE_CPU_WORDS]; /* processors that the job's binding gave the process; none: not bound */
+	const char *fault;              /* name of a fault point or "" */
+	bool stop_and_copy;             /* send nothing before the freeze */
+	bool pack_never, pack_always;   /* neither: compress when it pays */
+	bool compare;                   /* all memory in the freeze, page by page */
+	uint32_t max_freeze_us;         /* give up rather than freeze for longer, as predicted; 0: not said */
+	uint64_t limit;                 /* bytes/s before the freeze; 0: none */
 	/* Told of each step, on the capture's stack; NULL: nobody is. */
 	void (*step)(enum ms_step step, const uint64_t figures[MS_STEP_FIGURES]);
 };

@@ -34,10 +34,10 @@ struct image_arrival {
 	uint32_t objects;
 	int pairs, pairs_end; /* unix sockets in pairs, under the numbers pairs to pairs_end - 1 */
 	uint64_t *pair_ino;   /* of the first of each */
-	bool ids_kept;     /* pid and tids are those of the source */
-	uint32_t ready;    /* threads but the main one that have put on their old state; futex word */
-	uint32_t go;       /* set by the main thread; futex word */
-	const void *msg;   /* MS_D_RESUME, set before the main thread goes */
+	bool ids_kept;        /* pid and tids are those of the source */
+	uint32_t ready;       /* threads but the main one that have put on their old state; futex word */
+	uint32_t go;          /* set by the main thread; futex word */
+	const void *msg;      /* MS_D_RESUME, set before the main thread goes */
 	size_t msg_bytes;
 	char why[IMAGE_WHY];
 };

@@ -38,26 +38,26 @@ enum image_frame {
 	IMAGE_AREAS,     /* u16 n, n x area: sorted, in one list until IMAGE_AREAS_END */
 	IMAGE_AREAS_END, /* u8 final: 0 what it was before the freeze, 1 what it is */
 	IMAGE_TOUCH,     /* u16 n, n x { u64 address, u64 pages }: will come, make room */
-	IMAGE_PING,      /* u64 number: the first, 0, starts to make the announced pages; IMAGE_PING_MADE waits for them */
-	IMAGE_PONG,      /* u64 number, u64 CLOCK_MONOTONIC ns, u64 CLOCK_BOOTTIME ns: of the target's daemon */
-	IMAGE_FREEZE,    /* i64 monotonic, i64 boottime: member's clock less the target's, ns; u64 x 2: the member's
+	IMAGE_PING,   /* u64 number: the first, 0, starts to make the announced pages; IMAGE_PING_MADE waits for them */
+	IMAGE_PONG,   /* u64 number, u64 CLOCK_MONOTONIC ns, u64 CLOCK_BOOTTIME ns: of the target's daemon */
+	IMAGE_FREEZE, /* i64 monotonic, i64 boottime: member's clock less the target's, ns; u64 x 2: the member's
 			    clocks at the freeze; u64 address of image_prepare, image_thread; u32 n,
 			    n x { u32 tid, u64 address of its slot }; the first is the main thread */
-	IMAGE_PROGRAM,   /* u64 x 12: start and end of code, data, brk, start of stack, arguments, environment;
+	IMAGE_PROGRAM, /* u64 x 12: start and end of code, data, brk, start of stack, arguments, environment;
 			    str exe, u16 bytes of auxv, auxv; u8 dumpable */
-	IMAGE_PAGES,     /* u16 n, n x { u64 address, u32 pages }, then their bytes */
-	IMAGE_KEEP,      /* u16 n, n x { u64 address, u64 pages }: in order; all private pages that are not in the list
+	IMAGE_PAGES,   /* u16 n, n x { u64 address, u32 pages }, then their bytes */
+	IMAGE_KEEP,    /* u16 n, n x { u64 address, u64 pages }: in order; all private pages that are not in the list
 			    were never sent, or are zero, or the file's, again */
 	IMAGE_KEEP_END,
-	IMAGE_END,   /* u64 sum of page hashes, u64 bytes of pages */
-	IMAGE_ZEROS, /* u16 n, n x { u64 address, u32 pages }: hold nothing but zeros now; part of the sum */
-	IMAGE_PACK,  /* as PAGES, but their bytes are one block of LZ4 */
-	IMAGE_TRIAL, /* bytes of no meaning, at most IMAGE_BATCH_PAGES pages: to see how fast they go */
+	IMAGE_END,    /* u64 sum of page hashes, u64 bytes of pages */
+	IMAGE_ZEROS,  /* u16 n, n x { u64 address, u32 pages }: hold nothing but zeros now; part of the sum */
+	IMAGE_PACK,   /* as PAGES, but their bytes are one block of LZ4 */
+	IMAGE_TRIAL,  /* bytes of no meaning, at most IMAGE_BATCH_PAGES pages: to see how fast they go */
 	IMAGE_GUARDS, /* u16 n, n x { u64 address, u64 pages }: may not be touched (MADV_GUARD_INSTALL) */
-	IMAGE_VDSO, /* behind HELLO: the member's vdso, for a host that has another one */
+	IMAGE_VDSO,   /* behind HELLO: the member's vdso, for a host that has another one */
 	IMAGE_HASHES, /* u64 address, u32 pages, then a u64 for each, its XXH3: in order; only when memory is compared */
 	IMAGE_HASHES_END, /* whatever is not in the list holds zeros, or is the file's */
-	IMAGE_PAIRS, /* u32 n, u32 first: make so many pairs of unix sockets, under the numbers from first on */
+	IMAGE_PAIRS,      /* u32 n, u32 first: make so many pairs of unix sockets, under the numbers from first on */
 };
 
 enum image_area_kind {
@@ -66,7 +66,7 @@ enum image_area_kind {
 	IMAGE_AREA_SHARED_FILE, /* shared, of a file: the file is the content */
 	IMAGE_AREA_SHARED_ANON, /* shared with nobody: content in the image */
 	IMAGE_AREA_VDSO,
-	IMAGE_AREA_VVAR, /* one for each of the kernel's data areas, in order of address */
+	IMAGE_AREA_VVAR,   /* one for each of the kernel's data areas, in order of address */
 	IMAGE_AREA_OBJECT, /* shared, of a memfd or a deleted file: the same object for all areas with this number */
 };
 
@@ -93,7 +93,7 @@ struct image_area {
 	uint8_t prot, kind, flags;
 	uint16_t advice; /* enum image_advice; only in the final list */
 	uint64_t offset, file_size;
-	uint64_t object; /* device and inode at the source, of shared memory */
+	uint64_t object;  /* device and inode at the source, of shared memory */
 	const char *path; /* borrowed; "" if none */
 };
 

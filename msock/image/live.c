@@ -17,9 +17,9 @@
 #define LIVE_TRIAL_NS 100000000ull
 
 enum {
-	LIVE_RATE_BYTES = 1 << 20,    /* a round of less says nothing of the rate */
-	LIVE_RATE_FIRST = 500 << 20,  /* bytes/s, until one has been seen */
-	LIVE_TRIES = 3,               /* rounds in a row that do not get shorter before a freeze is called too long */
+	LIVE_RATE_BYTES = 1 << 20,   /* a round of less says nothing of the rate */
+	LIVE_RATE_FIRST = 500 << 20, /* bytes/s, until one has been seen */
+	LIVE_TRIES = 3,              /* rounds in a row that do not get shorter before a freeze is called too long */
 	LIVE_TRIAL_FRAMES = 16,
 	LIVE_TRIAL_PING = 1000,
 };
@@ -96,9 +96,10 @@ static int round_send(struct workspace *ws)
 
 static int too_long(struct workspace *ws, uint64_t ns)
 {
-	return image_say(ws->why,
-			 "the freeze would last %u ms, longer than the %u ms of --max-freeze: %u KB are left to be sent",
-			 ns / 1000000, (uint64_t)ws->src->max_freeze_us / 1000, ws->left / 1024);
+	return image_say(
+		ws->why,
+		"the freeze would last %u ms, longer than the %u ms of --max-freeze: %u KB are left to be sent",
+		ns / 1000000, (uint64_t)ws->src->max_freeze_us / 1000, ws->left / 1024);
 }
 
 /* 1: freeze now; 0: another round; -1: not at all. `before`: what was left a round ago. */

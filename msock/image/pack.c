@@ -19,10 +19,10 @@
 #include "image/workspace.h"
 
 enum {
-	LOOK_FRAMES = 8,        /* from one look at the link to the next */
-	SAMPLE = 64 << 10,      /* bytes that are compressed to see how it goes */
+	LOOK_FRAMES = 8,         /* from one look at the link to the next */
+	SAMPLE = 64 << 10,       /* bytes that are compressed to see how it goes */
 	SPEED_FIRST = 300 << 20, /* bytes/s, until one has been seen */
-	LEFT_MOST = 14,         /* sixteenths: with more left of a byte it is not worth it */
+	LEFT_MOST = 14,          /* sixteenths: with more left of a byte it is not worth it */
 	ACCELERATION = 1,
 };
 
@@ -49,8 +49,8 @@ static size_t block_make(struct workspace *ws, size_t bytes)
 	/* The library may have been compiled with a stack protector: its word must not be that of a thread that ends. */
 	ms_arch_prctl(ARCH_GET_FS, (unsigned long)&fs);
 	ms_arch_prctl(ARCH_SET_FS, (unsigned long)p->thread);
-	n = LZ4_compress_fast_extState(ws->pack_state, (char *)ws->pack_in, (char *)ws->pack_out, (int)bytes, (int)bytes,
-				       ACCELERATION);
+	n = LZ4_compress_fast_extState(ws->pack_state, (char *)ws->pack_in, (char *)ws->pack_out, (int)bytes,
+				       (int)bytes, ACCELERATION);
 	ms_arch_prctl(ARCH_SET_FS, fs);
 	ns = ms_clock_ns(CLOCK_MONOTONIC) - ns;
 	p->speed = bytes * 1000000000ull / (ns ? ns : 1);

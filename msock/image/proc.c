@@ -154,7 +154,8 @@ void proc_memfd_name(const char *path, char *name, size_t size)
 	static const char before[] = "/memfd:", behind[] = " (deleted)";
 	size_t n = ms_strlen(path), from = sizeof(before) - 1, end = n - (sizeof(behind) - 1);
 
-	if (n < from + sizeof(behind) - 1 || memcmp(path, before, from) || memcmp(path + end, behind, sizeof(behind) - 1)) {
+	if (n < from + sizeof(behind) - 1 || memcmp(path, before, from) ||
+	    memcmp(path + end, behind, sizeof(behind) - 1)) {
 		image_print(name, size, "moved");
 		return;
 	}

@@ -84,13 +84,13 @@ struct workspace {
 	struct pack pack;
 
 	/* the sending before the freeze */
-	uint64_t rate;         /* bytes/s that the way to the target takes; 0: not known */
-	uint64_t left;         /* bytes that the freeze would find now */
-	uint64_t pace_ns;      /* not before this may the next frame go, when there is a limit */
-	uint64_t paced_ns;     /* waited for that, all in all */
-	uint64_t said_ns;      /* the last MS_STEP_SENDING */
-	uint64_t expected;     /* bytes of the first round */
-	long faults;           /* page faults of this thread when the last thread had parked */
+	uint64_t rate;     /* bytes/s that the way to the target takes; 0: not known */
+	uint64_t left;     /* bytes that the freeze would find now */
+	uint64_t pace_ns;  /* not before this may the next frame go, when there is a limit */
+	uint64_t paced_ns; /* waited for that, all in all */
+	uint64_t said_ns;  /* the last MS_STEP_SENDING */
+	uint64_t expected; /* bytes of the first round */
+	long faults;       /* page faults of this thread when the last thread had parked */
 
 	/* the frame of pages that is being put together */
 	struct pages_run run[IMAGE_RUNS_MAX];
@@ -149,7 +149,7 @@ int compare_send(struct workspace *ws);
 int live_send(struct workspace *ws);
 int live_send_more(struct workspace *ws);
 int live_forecast(struct workspace *ws, struct image_forecast *f);
-void live_pace(struct workspace *ws, size_t bytes); /* waits until so many bytes may go */
+void live_pace(struct workspace *ws, size_t bytes);                  /* waits until so many bytes may go */
 uint64_t live_freeze_ns(const struct workspace *ws, uint64_t bytes); /* predicted, with so many bytes left */
 
 /* capture.c */

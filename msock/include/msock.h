@@ -48,9 +48,9 @@ int msock_hostname(char *name, size_t size);
 
 /* What moving has cost this process so far. */
 struct msock_stats {
-	unsigned long long moves;         /* that were committed */
-	unsigned long long frozen_ns;     /* in all of them: no thread ran */
-	unsigned long long relinks;       /* connections of its streams that were replaced, by own moves and the peers' */
+	unsigned long long moves;     /* that were committed */
+	unsigned long long frozen_ns; /* in all of them: no thread ran */
+	unsigned long long relinks;   /* connections of its streams that were replaced, by own moves and the peers' */
 	unsigned long long carried_bytes; /* that the library took from an old connection ahead of the application */
 };
 int msock_stats(struct msock_stats *stats);

@@ -15,8 +15,8 @@
 enum { AGENT_STACK = 256 * 1024 };
 
 struct agent_thread {
-	char *stack;       /* owned, made once */
-	volatile int tid;  /* the kernel clears it at the thread's end */
+	char *stack;      /* owned, made once */
+	volatile int tid; /* the kernel clears it at the thread's end */
 	void (*run)(void *arg);
 	void *arg;
 };
@@ -73,7 +73,8 @@ static int agent_start(struct agent_thread *t, void (*run)(void *), void *arg)
 	long tid;
 
 	if (!t->stack) {
-		char *stack = ms_mmap(NULL, AGENT_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+		char *stack = ms_mmap(NULL, AGENT_STACK, PROT_READ | PROT_WRITE,
+				      MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
 
 		if (ms_is_error(stack))
 			return (int)(long)stack;

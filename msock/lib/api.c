@@ -46,7 +46,8 @@ static bool api_is_local(uint32_t ip)
 
 static int api_start_alone(void)
 {
-	const char *const names[] = { getenv("MSOCK_IP"), getenv("MPIR_CVAR_CH3_INTERFACE_HOSTNAME"), core.host, "127.0.0.1" };
+	const char *const names[] = { getenv("MSOCK_IP"), getenv("MPIR_CVAR_CH3_INTERFACE_HOSTNAME"), core.host,
+				      "127.0.0.1" };
 
 	gethostname(core.host, sizeof(core.host) - 1);
 	for (unsigned i = 0; i < sizeof(names) / sizeof(names[0]); i++)
@@ -161,7 +162,8 @@ API int msock_listen(int backlog, struct sockaddr_in *addr)
 	core_enter();
 	l = core.on ? listener_open(backlog, &error) : NULL;
 	if (l)
-		*addr = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(l->port),
+		*addr = (struct sockaddr_in){ .sin_family = AF_INET,
+					      .sin_port = htons(l->port),
 					      .sin_addr.s_addr = htonl(core.virtual_ip) };
 	core_leave();
 	return (int)api_result(l ? l->v.sd : -error);

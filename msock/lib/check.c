@@ -62,7 +62,8 @@ void check_all(void)
 			what = check_application(c);
 		if (!what)
 			continue;
-		ms_log(LOG_ERROR, "FATAL: stream %lx leg %u %s: %s", c->s.id, c->s.leg, stream_state_name(c->s.state), what);
+		ms_log(LOG_ERROR, "FATAL: stream %lx leg %u %s: %s", c->s.id, c->s.leg, stream_state_name(c->s.state),
+		       what);
 		ms_kill(ms_getpid(), SIGABRT);
 		ms_exit_group(134);
 	}

@@ -28,34 +28,35 @@ struct conn {
 	struct vsock v;
 	struct stream s;
 	enum conn_phase phase;
-	int error;                /* of the connect, or of the end; errno value */
+	int error;                      /* of the connect, or of the end; errno value */
 	struct sockaddr_in local, peer; /* virtual */
 	uint32_t peer_member;
-	char abroad[MS_CARD_MAX]; /* of a connect: the other job's card; "": within the job */
-	int fd;                   /* the newest leg; the number v.sd as long as there is one; owned */
-	int old_fd;               /* the older leg in BOTH, or -1; owned */
+	char abroad[MS_CARD_MAX];  /* of a connect: the other job's card; "": within the job */
+	int fd;                    /* the newest leg; the number v.sd as long as there is one; owned */
+	int old_fd;                /* the older leg in BOTH, or -1; owned */
 	struct watch leg, old_leg; /* while the engine reads them */
-	struct dial dial;         /* of the connect, or of the next leg */
+	struct dial dial;          /* of the connect, or of the next leg */
 	struct carry carry;
-	struct timer timer;       /* repeats what is unanswered; the next try of a connect */
+	struct timer timer; /* repeats what is unanswered; the next try of a connect */
 	uint32_t repeat_ms;
-	uint64_t told_ns;         /* when writers had to wait; 0: they need not */
-	bool closed;              /* by the application: what comes in is dropped */
-	bool dropped;             /* ... and something was */
-	bool abort;               /* closing it resets the peer at once: the program had not read all, or wants it so */
-	unsigned confirm_left;    /* bytes of CONFIRM still to be read ahead of the stream's first */
+	uint64_t told_ns;      /* when writers had to wait; 0: they need not */
+	bool closed;           /* by the application: what comes in is dropped */
+	bool dropped;          /* ... and something was */
+	bool abort;            /* closing it resets the peer at once: the program had not read all, or wants it so */
+	unsigned confirm_left; /* bytes of CONFIRM still to be read ahead of the stream's first */
 	struct leg_reader confirm;
 	struct listener *listener; /* borrowed; while HALF or in its queue */
 	struct conn *queue_next;
-	struct sock *sock;        /* borrowed; the program's socket, when it is not msock.h that made it */
-	struct mirror *mirror;    /* borrowed; of the leg that s.mirrored is about */
-	uint32_t heir_of;         /* the member that had this end before, if the peer has not said that it knows */
-	bool heir;                /* ... which is to be said until it has */
+	struct sock *sock;     /* borrowed; the program's socket, when it is not msock.h that made it */
+	struct mirror *mirror; /* borrowed; of the leg that s.mirrored is about */
+	uint32_t heir_of;      /* the member that had this end before, if the peer has not said that it knows */
+	bool heir;             /* ... which is to be said until it has */
 	unsigned heir_tries;
-	uint32_t shared_by[2];    /* processes that hold the other end, as the peer said; 0: not said since the move began */
-	bool shared_before;       /* ... it had said so before: not frozen without its answer */
+	uint32_t shared_by
+		[2];        /* processes that hold the other end, as the peer said; 0: not said since the move began */
+	bool shared_before; /* ... it had said so before: not frozen without its answer */
 	uint64_t connect_until_ns; /* no more tries after this */
-	uint64_t newer;           /* m that a place must have at least, after a refusal */
+	uint64_t newer;            /* m that a place must have at least, after a refusal */
 	uint32_t tries, request;
 	struct conn *next, *prev; /* all of them */
 	struct conn *hash_next;   /* by stream id */

@@ -24,7 +24,8 @@ static struct sockaddr_in connect_address(uint32_t ip, uint16_t port)
 
 static void connect_fail(struct conn *c, int error)
 {
-	ms_log(LOG_INFO, "connect to %a port %u: error %d", ntohl(c->peer.sin_addr.s_addr), ntohs(c->peer.sin_port), error);
+	ms_log(LOG_INFO, "connect to %a port %u: error %d", ntohl(c->peer.sin_addr.s_addr), ntohs(c->peer.sin_port),
+	       error);
 	engine_timer_clear(&c->timer);
 	c->phase = CONN_FAILED;
 	c->error = error;
@@ -107,7 +108,8 @@ void conn_placed(uint32_t request, const struct place *p)
 	}
 }
 
-static struct conn *connect_begin(uint16_t port, const char *card, const struct sockaddr_in *to, bool number, int *error)
+static struct conn *connect_begin(uint16_t port, const char *card, const struct sockaddr_in *to, bool number,
+				  int *error)
 {
 	struct conn *c = conn_create(CONN_PLACE);
 	int err;
@@ -154,12 +156,15 @@ struct conn *conn_connect_from(uint16_t port, const struct sockaddr_in *to, int 
 static void connect_refused(struct conn *c, const struct leg_frame *answer)
 {
 	switch (answer->reason) {
-	case MS_REFUSE_NOBODY_LISTENS: connect_fail(c, ECONNREFUSED); break;
+	case MS_REFUSE_NOBODY_LISTENS:
+		connect_fail(c, ECONNREFUSED);
+		break;
 	case MS_REFUSE_BACKLOG:
 		c->newer = 0;
 		connect_retry(c, ECONNREFUSED);
 		break;
-	default: connect_retry(c, ECONNREFUSED);
+	default:
+		connect_retry(c, ECONNREFUSED);
 	}
 }
 

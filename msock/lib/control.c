@@ -316,24 +316,40 @@ static void control_handle(uint8_t *packet, size_t n, int with)
 		type = 0;
 	}
 	switch (type) {
-	case MS_D_PLACE: control_on_place(&c); break;
-	case MS_D_RELAY: control_on_relay(&c); break;
-	case MS_D_ENDED: control_on_ended(ms_get_u32(&c)); break;
-	case MS_D_STATS: control_on_stats(); break;
+	case MS_D_PLACE:
+		control_on_place(&c);
+		break;
+	case MS_D_RELAY:
+		control_on_relay(&c);
+		break;
+	case MS_D_ENDED:
+		control_on_ended(ms_get_u32(&c));
+		break;
+	case MS_D_STATS:
+		control_on_stats();
+		break;
 	case MS_D_MOVE:
 		move_begin(&c, with);
 		with = -1;
 		break;
-	case MS_D_OUTCOME: control_on_outcome(&c); break;
-	case MS_D_LET_GO: control_on_let_go(&c); break;
-	case MS_D_LAST: kin_on_last(&c); break;
+	case MS_D_OUTCOME:
+		control_on_outcome(&c);
+		break;
+	case MS_D_LET_GO:
+		control_on_let_go(&c);
+		break;
+	case MS_D_LAST:
+		kin_on_last(&c);
+		break;
 	case MS_D_ASKED:
 		kin_asked(&c, with);
 		with = -1;
 		break;
 	case MS_D_KICK:
-	case MS_D_SERVING_OK: break;
-	default: ms_log(LOG_DEBUG, "control socket: packet of type %u", type);
+	case MS_D_SERVING_OK:
+		break;
+	default:
+		ms_log(LOG_DEBUG, "control socket: packet of type %u", type);
 	}
 	if (with >= 0)
 		ms_close(with);

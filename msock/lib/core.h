@@ -16,22 +16,22 @@ enum { CORE_NAME = 256 };
 
 struct core {
 	struct ms_lock lock;
-	bool on;           /* between msock_init and msock_finalize */
-	bool member;       /* has an msdaemon: may move */
-	bool kin;          /* a member's forked child (kin.h): `on` is false then, `member` true when it is one of its own */
-	bool check;        /* MSOCK_CHECK: look at the invariants whenever the lock is given back */
-	uint32_t id;       /* MS_MEMBER(world, rank) */
-	char id_text[24];  /* "WORLD.RANK" */
+	bool on;     /* between msock_init and msock_finalize */
+	bool member; /* has an msdaemon: may move */
+	bool kin;    /* a member's forked child (kin.h): `on` is false then, `member` true when it is one of its own */
+	bool check;  /* MSOCK_CHECK: look at the invariants whenever the lock is given back */
+	uint32_t id; /* MS_MEMBER(world, rank) */
+	char id_text[24]; /* "WORLD.RANK" */
 	char job[CORE_NAME], host[CORE_NAME];
-	char card[MS_CARD_MAX]; /* of the job, for others; "": none */
+	char card[MS_CARD_MAX];       /* of the job, for others; "": none */
 	uint32_t real_ip, virtual_ip; /* host order */
 	uint16_t port_low, port_high; /* for the data listener; 0 0: any */
 	uint16_t data_port;
-	uint8_t cookie[MS_TOKEN];     /* of the data listener: who shows it was told our place */
+	uint8_t cookie[MS_TOKEN]; /* of the data listener: who shows it was told our place */
 	int kick_signal;
 	uint64_t next_stream;
-	struct stream_self self;  /* of all streams but: */
-	struct stream_self local; /* of those of the member with itself: they are drained, whatever the way */
+	struct stream_self self;   /* of all streams but: */
+	struct stream_self local;  /* of those of the member with itself: they are drained, whatever the way */
 	uint64_t relinks, carried; /* counted for M_STATS */
 	uint64_t moves, frozen_ns; /* committed moves, and the time that all threads were parked in them */
 };

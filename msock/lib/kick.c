@@ -116,7 +116,9 @@ __asm__(".pushsection .text\n"
 /* Past sigaction(), which the preload keeps away from this signal. */
 int kick_install(void)
 {
-	struct ms_ksigaction act = { .handler = kick_handler, .flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK, .mask = ~0ull };
+	struct ms_ksigaction act = { .handler = kick_handler,
+				     .flags = SA_SIGINFO | SA_RESTART | SA_ONSTACK,
+				     .mask = ~0ull };
 
 #if defined(__x86_64__)
 	act.flags |= MS_SA_RESTORER;

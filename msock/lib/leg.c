@@ -138,7 +138,8 @@ void leg_prepare(int fd)
 	int one = 1;
 
 	ms_setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-	ms_setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &one, sizeof(one)); /* else the urgent byte is counted and never read */
+	ms_setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &one,
+		      sizeof(one)); /* else the urgent byte is counted and never read */
 }
 
 bool leg_is_dead(int fd)

@@ -13,8 +13,8 @@
 #include "proto/wire.h"
 
 enum {
-	LEG_HEAD = 8,        /* bytes before a frame's fields */
-	LEG_FRAME_MAX = 96,  /* bytes of the longest frame we accept */
+	LEG_HEAD = 8,       /* bytes before a frame's fields */
+	LEG_FRAME_MAX = 96, /* bytes of the longest frame we accept */
 	LEG_CONFIRM_SIZE = LEG_HEAD + 8,
 };
 

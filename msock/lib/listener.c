@@ -17,7 +17,7 @@ enum {
 	LISTENER_PORT_FIRST = 1024,
 	LISTENER_BACKLOG = 4096, /* of the kernel listeners */
 	LISTENER_BATCH = 32,     /* connections accepted in one go */
-	INBOUND_MAX = 128,       /* the descriptors are the application's: beyond, the others wait in the kernel's queue */
+	INBOUND_MAX = 128, /* the descriptors are the application's: beyond, the others wait in the kernel's queue */
 };
 
 #define INBOUND_PATIENCE_NS 10000000000ull
@@ -128,7 +128,8 @@ static void inbound_connect(struct inbound *in, const struct leg_frame *f)
 	struct listener *l = listener_of(in, f, &refuse.reason);
 
 	if (!l) {
-		ms_log(LOG_DEBUG, "connect from %a to %a port %u refused: %u", f->from_ip, f->to_ip, f->to_port, refuse.reason);
+		ms_log(LOG_DEBUG, "connect from %a to %a port %u refused: %u", f->from_ip, f->to_ip, f->to_port,
+		       refuse.reason);
 		leg_send(in->fd, &refuse);
 		return;
 	}
@@ -143,8 +144,9 @@ static void inbound_connect(struct inbound *in, const struct leg_frame *f)
 
 static void inbound_hello(struct inbound *in, const struct leg_frame *f)
 {
-	struct leg_frame refuse = { .type = MS_LEG_REFUSE, .stream = f->stream, .leg = f->leg, .m = f->m,
-				    .reason = MS_REFUSE_NOT_OFFERED };
+	struct leg_frame refuse = {
+		.type = MS_LEG_REFUSE, .stream = f->stream, .leg = f->leg, .m = f->m, .reason = MS_REFUSE_NOT_OFFERED
+	};
 	struct conn *c = conn_find(f->stream, 0);
 	int fd = in->fd;
 

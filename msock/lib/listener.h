@@ -16,12 +16,12 @@ struct sock;
 /* Its number is an eventfd that counts the connections in its queue. */
 struct listener {
 	struct vsock v;
-	uint16_t port;    /* virtual */
+	uint16_t port; /* virtual */
 	unsigned backlog;
-	unsigned held;    /* in the queue or half open */
+	unsigned held;             /* in the queue or half open */
 	struct conn *first, *last; /* confirmed, oldest first */
-	struct sock *sock; /* borrowed; the program's socket: there is no eventfd then */
-	int fd;           /* alone: its own kernel listener; else -1 */
+	struct sock *sock;         /* borrowed; the program's socket: there is no eventfd then */
+	int fd;                    /* alone: its own kernel listener; else -1 */
 	struct watch watch;
 	struct listener *next;
 };

@@ -78,16 +78,27 @@ static void log_put_args(struct log_text *t, const char *f, va_list *args)
 			continue;
 		}
 		switch (*++f) {
-		case 's': log_put_str(t, va_arg(*args, const char *)); break;
-		case 'd': log_put_int(t, va_arg(*args, int)); break;
-		case 'u': log_put_uint(t, va_arg(*args, unsigned), 10); break;
-		case 'x': log_put_uint(t, va_arg(*args, unsigned), 16); break;
-		case 'a': log_put_address(t, va_arg(*args, uint32_t)); break;
+		case 's':
+			log_put_str(t, va_arg(*args, const char *));
+			break;
+		case 'd':
+			log_put_int(t, va_arg(*args, int));
+			break;
+		case 'u':
+			log_put_uint(t, va_arg(*args, unsigned), 10);
+			break;
+		case 'x':
+			log_put_uint(t, va_arg(*args, unsigned), 16);
+			break;
+		case 'a':
+			log_put_address(t, va_arg(*args, uint32_t));
+			break;
 		case 'l':
 			f++;
 			log_put_uint(t, va_arg(*args, uint64_t), *f == 'x' ? 16 : 10);
 			break;
-		default: log_put(t, *f);
+		default:
+			log_put(t, *f);
 		}
 	}
 }

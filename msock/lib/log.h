@@ -25,10 +25,10 @@ void log_line(enum log_level level, const char *format, ...);
 /* The same into a buffer; returns the length without the NUL. */
 size_t log_format(char *buf, size_t size, const char *format, ...);
 
-#define ms_log(level, ...) \
-	do { \
-		if ((int)(level) <= log_level) \
-			log_line(level, __VA_ARGS__); \
+#define ms_log(level, ...)                                                                                             \
+	do {                                                                                                           \
+		if ((int)(level) <= log_level)                                                                         \
+			log_line(level, __VA_ARGS__);                                                                  \
 	} while (0)
 
 #endif

@@ -15,7 +15,7 @@
 #include <errno.h>
 
 enum {
-	MIRROR_LIST = 200,      /* streams in one ATTACH frame */
+	MIRROR_LIST = 200,    /* streams in one ATTACH frame */
 	MIRROR_RETRY_MS = 20, /* doubled each time */
 	MIRROR_RETRY_MAX_MS = 1000,
 	MIRROR_IN = MS_MIRROR_FRAME + 4,
@@ -51,7 +51,7 @@ struct mirror {
 	struct mirror_leg *legs; /* owned */
 	unsigned active;         /* legs that are not released */
 	struct carry out;
-	uint8_t *in;             /* owned, MIRROR_IN bytes */
+	uint8_t *in; /* owned, MIRROR_IN bytes */
 	size_t in_have;
 	struct mirror *next;
 };
@@ -229,7 +229,8 @@ static void mirror_lost(struct mirror *m, int error)
 	uint64_t now = ms_clock_ns(CLOCK_MONOTONIC);
 	bool late;
 
-	ms_log(LOG_DEBUG, "link to the mirror at %a port %u: error %d, %u legs are left", m->ip, m->port, error, m->active);
+	ms_log(LOG_DEBUG, "link to the mirror at %a port %u: error %d, %u legs are left", m->ip, m->port, error,
+	       m->active);
 	if (m->state == MIRROR_UP || !m->lost_ns)
 		m->lost_ns = now;
 	mirror_down(m);

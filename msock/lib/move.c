@@ -20,11 +20,11 @@
 #include <errno.h>
 
 enum {
-	MOVE_DRAIN_MS = 50,     /* unless D_MOVE says more */
+	MOVE_DRAIN_MS = 50, /* unless D_MOVE says more */
 	MOVE_TIMEOUT_MS = 30000,
 	MOVE_CHECKS = 2,
-	MOVE_LOOK_MS = 2,       /* application threads settle streams without an event for the engine */
-	MOVE_SHARED_MS = 1000,  /* a peer that forks has a stream in two processes for a moment */
+	MOVE_LOOK_MS = 2,      /* application threads settle streams without an event for the engine */
+	MOVE_SHARED_MS = 1000, /* a peer that forks has a stream in two processes for a moment */
 };
 
 #define MOVE_AGAIN_NS 20000000ull
@@ -138,7 +138,8 @@ static int move_fail_shared(const struct conn *c)
  */
 static int move_look(uint64_t now, uint64_t drain_end, uint64_t end)
 {
-	const struct conn *doubt = move_doubtful(), *local = move_undrained(true), *wet = move_undrained(false), *full, *shared;
+	const struct conn *doubt = move_doubtful(), *local = move_undrained(true), *wet = move_undrained(false), *full,
+			  *shared;
 
 	if (move.aborted)
 		return -1;
@@ -162,7 +163,8 @@ static int move_look(uint64_t now, uint64_t drain_end, uint64_t end)
 		return 1;
 	if (full)
 		return move_fail("the program does not read what rank %u.%u has sent: stream %lx (%s) is not drained, "
-				 "its carry is full", full);
+				 "its carry is full",
+				 full);
 	return move_fail("rank %u.%u does not let stream %lx be drained in time (%s)", wet);
 }
 

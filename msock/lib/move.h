@@ -30,10 +30,10 @@ struct move {
 	uint8_t via; /* enum ms_via */
 	uint32_t drain_ms, timeout_ms;
 	char fault[64];
-	bool check;        /* only asked what it would take */
+	bool check; /* only asked what it would take */
 	char why[IMAGE_WHY];
-	int image_fd;      /* owned; at its other end is the restorer */
-	bool aborted;      /* D_OUTCOME came before the freeze */
+	int image_fd; /* owned; at its other end is the restorer */
+	bool aborted; /* D_OUTCOME came before the freeze */
 	uint32_t drained, mirrored;
 	uint64_t full;               /* a stream whose carry is full; 0: none */
 	uint64_t full_read, full_ns; /* what the program had read of it, and since when */

@@ -61,7 +61,9 @@ size_t relink_encode(uint8_t buf[RELINK_MESSAGE], const struct stream_msg *msg)
 		ms_put_u64(&c, msg->cut);
 		ms_put_u8(&c, msg->app_fin);
 		break;
-	case MS_RL_FLUSHED: ms_put_u64(&c, msg->taken); break;
+	case MS_RL_FLUSHED:
+		ms_put_u64(&c, msg->taken);
+		break;
 	case MS_RL_OFFER:
 		ms_put_u32(&c, msg->ip);
 		ms_put_u16(&c, msg->port);
@@ -72,13 +74,17 @@ size_t relink_encode(uint8_t buf[RELINK_MESSAGE], const struct stream_msg *msg)
 		ms_put_u64(&c, msg->taken);
 		ms_put_u8(&c, msg->app_fin);
 		break;
-	case MS_RL_HEIR: ms_put_u8(&c, msg->app_fin); /* fall through */
-	case MS_RL_HEIR_IS: ms_put_u32(&c, msg->pids[0]); break;
+	case MS_RL_HEIR:
+		ms_put_u8(&c, msg->app_fin); /* fall through */
+	case MS_RL_HEIR_IS:
+		ms_put_u32(&c, msg->pids[0]);
+		break;
 	case MS_RL_SHARED:
 		ms_put_u32(&c, msg->pids[0]);
 		ms_put_u32(&c, msg->pids[1]);
 		break;
-	default: break;
+	default:
+		break;
 	}
 	return (size_t)(c.at - buf);
 }
@@ -108,7 +114,9 @@ bool relink_decode(const void *bytes, size_t n, struct stream_msg *msg)
 		msg->cut = ms_get_u64(&c);
 		msg->app_fin = ms_get_u8(&c);
 		break;
-	case MS_RL_FLUSHED: msg->taken = ms_get_u64(&c); break;
+	case MS_RL_FLUSHED:
+		msg->taken = ms_get_u64(&c);
+		break;
 	case MS_RL_OFFER:
 		msg->ip = ms_get_u32(&c);
 		msg->port = ms_get_u16(&c);
@@ -119,13 +127,17 @@ bool relink_decode(const void *bytes, size_t n, struct stream_msg *msg)
 		msg->taken = ms_get_u64(&c);
 		msg->app_fin = ms_get_u8(&c);
 		break;
-	case MS_RL_HEIR: msg->app_fin = ms_get_u8(&c); /* fall through */
-	case MS_RL_HEIR_IS: msg->pids[0] = ms_get_u32(&c); break;
+	case MS_RL_HEIR:
+		msg->app_fin = ms_get_u8(&c); /* fall through */
+	case MS_RL_HEIR_IS:
+		msg->pids[0] = ms_get_u32(&c);
+		break;
 	case MS_RL_SHARED:
 		msg->pids[0] = ms_get_u32(&c);
 		msg->pids[1] = ms_get_u32(&c);
 		break;
-	default: break;
+	default:
+		break;
 	}
 	return !c.bad && msg->type >= MS_RL_PREPARE && msg->type <= MS_RL_SHARED;
 }
@@ -152,8 +164,12 @@ static void ops_shut(struct stream *s)
 static void ops_dial(struct stream *s, const struct stream_msg *offer)
 {
 	struct conn *c = relink_conn(s);
-	struct leg_frame hello = { .type = MS_LEG_HELLO, .stream = s->id, .leg = s->leg + 1, .m = offer->m,
-				   .cut = s->cut, .app_fin = s->app_fin };
+	struct leg_frame hello = { .type = MS_LEG_HELLO,
+				   .stream = s->id,
+				   .leg = s->leg + 1,
+				   .m = offer->m,
+				   .cut = s->cut,
+				   .app_fin = s->app_fin };
 	int err;
 
 	__builtin_memcpy(hello.token, offer->token, MS_TOKEN);
@@ -207,8 +223,8 @@ static void ops_mismatch(struct stream *s, const char *what, uint64_t here, uint
 {
 	struct conn *c = relink_conn(s);
 
-	ms_log(LOG_ERROR, "FATAL: stream %lx with member %u.%u, leg %u, %s: counts differ: %s: %lu here, %lu there", s->id,
-	       MS_MEMBER_WORLD(c->peer_member), MS_MEMBER_RANK(c->peer_member), s->leg,
+	ms_log(LOG_ERROR, "FATAL: stream %lx with member %u.%u, leg %u, %s: counts differ: %s: %lu here, %lu there",
+	       s->id, MS_MEMBER_WORLD(c->peer_member), MS_MEMBER_RANK(c->peer_member), s->leg,
 	       stream_state_name(s->state), what, here, there);
 	ms_kill(ms_getpid(), SIGABRT);
 	ms_exit_group(134);
@@ -356,8 +372,12 @@ bool conn_offers(const struct conn *c, const struct leg_frame *f)
 void conn_hello(struct conn *c, int fd, const struct leg_frame *f)
 {
 	struct stream_msg msg = relink_hello(f);
-	struct leg_frame answer = { .type = MS_LEG_ACCEPT, .stream = f->stream, .leg = f->leg, .m = f->m,
-				    .cut = c->s.cut, .app_fin = c->s.app_fin };
+	struct leg_frame answer = { .type = MS_LEG_ACCEPT,
+				    .stream = f->stream,
+				    .leg = f->leg,
+				    .m = f->m,
+				    .cut = c->s.cut,
+				    .app_fin = c->s.app_fin };
 
 	if (!conn_offers(c, f)) {
 		answer.type = MS_LEG_REFUSE;
@@ -393,8 +413,12 @@ void conn_ops_bury(struct conn *c)
 		return;
 	if (core.kin && !c->s.error)
 		kin_last_word(c, true);
-	*t = (struct tomb){ .id = c->s.id, .cut = c->s.written, .taken = c->s.taken, .leg = c->s.leg,
-			    .app_fin = c->s.app_fin, .broken = c->s.error != 0 };
+	*t = (struct tomb){ .id = c->s.id,
+			    .cut = c->s.written,
+			    .taken = c->s.taken,
+			    .leg = c->s.leg,
+			    .app_fin = c->s.app_fin,
+			    .broken = c->s.error != 0 };
 }
 
 /* What to say to PREPARE, OFFER or a nudge (stream.c) for a stream that has ended here; false: nothing. */
@@ -471,7 +495,11 @@ static void relink_message(struct conn *c, uint32_t from, const struct stream_ms
 	if (c->phase == CONN_HALF && !relink_confirm(c, msg))
 		return;
 	if (c->s.state == STREAM_OVER) {
-		struct tomb t = { .leg = c->s.leg, .cut = c->s.written, .taken = c->s.taken, .app_fin = true, .broken = c->s.error != 0 };
+		struct tomb t = { .leg = c->s.leg,
+				  .cut = c->s.written,
+				  .taken = c->s.taken,
+				  .app_fin = true,
+				  .broken = c->s.error != 0 };
 
 		relink_answer_dead(from, msg, &t);
 		return;
@@ -571,7 +599,8 @@ void conn_member_ended(uint32_t member)
 bool conn_mirror_bytes(struct conn *c, uint64_t offset, const void *bytes, size_t n)
 {
 	if (stream_reads(&c->s) != STREAM_FROM_MIRROR || offset != c->s.taken) {
-		ms_log(LOG_WARN, "stream %lx: mirror sent bytes at %lu, wanted are those at %lu", c->s.id, offset, c->s.taken);
+		ms_log(LOG_WARN, "stream %lx: mirror sent bytes at %lu, wanted are those at %lu", c->s.id, offset,
+		       c->s.taken);
 		return false;
 	}
 	if (!c->closed && !carry_put(&c->carry, bytes, n)) {

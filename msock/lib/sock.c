@@ -224,7 +224,8 @@ int sock_number(struct sock *s)
 bool sock_port_taken(uint16_t port, const struct sock *but)
 {
 	for (const struct sock *s = all; s; s = s->next)
-		if (s != but && s->port == port && !s->gone && (s->kind == SOCK_IS_LISTENER || (s->kind == SOCK_IS_IDLE && s->bound)))
+		if (s != but && s->port == port && !s->gone &&
+		    (s->kind == SOCK_IS_LISTENER || (s->kind == SOCK_IS_IDLE && s->bound)))
 			return true;
 	return false;
 }

@@ -71,57 +71,57 @@ struct sock_number {
 };
 
 struct sock {
-	uint64_t ino;         /* of the file under the program's numbers */
+	uint64_t ino; /* of the file under the program's numbers */
 	enum sock_kind kind;
-	int domain, protocol; /* as given to socket() */
-	int number;           /* one that it had; checked before it is used */
-	bool bound, wildcard; /* wildcard: bound to no address in particular */
-	bool duplicated;      /* there may be several numbers */
-	bool watched;         /* an epoll set of the program may have it */
-	uint16_t port;        /* virtual, host order; 0: none yet */
+	int domain, protocol;           /* as given to socket() */
+	int number;                     /* one that it had; checked before it is used */
+	bool bound, wildcard;           /* wildcard: bound to no address in particular */
+	bool duplicated;                /* there may be several numbers */
+	bool watched;                   /* an epoll set of the program may have it */
+	uint16_t port;                  /* virtual, host order; 0: none yet */
 	struct sockaddr_in local, peer; /* of a stream */
-	int error;            /* for SO_ERROR */
-	struct sock_option *options; /* owned */
+	int error;                      /* for SO_ERROR */
+	struct sock_option *options;    /* owned */
 
 	struct listener *listener; /* owned */
-	struct conn *conn;    /* owned; NULL: the stream is over and put away */
-	int fd;               /* the library's end, owned; -1: there is none (any more) */
+	struct conn *conn;         /* owned; NULL: the stream is over and put away */
+	int fd;                    /* the library's end, owned; -1: there is none (any more) */
 	struct watch watch;
-	struct carry in;      /* for the program, ahead of what the conn carries */
-	struct carry out;     /* of the program, that no leg has taken yet */
-	uint64_t given;       /* place in the stream of the next byte for the program; while paired */
+	struct carry in;  /* for the program, ahead of what the conn carries */
+	struct carry out; /* of the program, that no leg has taken yet */
+	uint64_t given;   /* place in the stream of the next byte for the program; while paired */
 	enum sock_urgency urgent;
-	uint64_t urgent_at;   /* its place in the stream */
-	size_t out_urgent;    /* the urgent byte's place in out, from 1; 0: there is none */
-	size_t filler;        /* bytes in the pair that keep a connecting socket from being writable */
-	bool out_end;         /* the program writes no more: this is all */
-	bool fin_said;        /* ... and the stream knows */
-	bool deaf;            /* the program reads no more */
-	bool end_said;        /* the program has been shown the end of file */
-	bool reset_said;      /* ... or an error */
-	bool error_waits;     /* ... which it has not read; known while the process is frozen */
-	bool gone;            /* no number is left, or it is shut both ways */
-	bool reap;            /* sock_reap has something to do */
+	uint64_t urgent_at; /* its place in the stream */
+	size_t out_urgent;  /* the urgent byte's place in out, from 1; 0: there is none */
+	size_t filler;      /* bytes in the pair that keep a connecting socket from being writable */
+	bool out_end;       /* the program writes no more: this is all */
+	bool fin_said;      /* ... and the stream knows */
+	bool deaf;          /* the program reads no more */
+	bool end_said;      /* the program has been shown the end of file */
+	bool reset_said;    /* ... or an error */
+	bool error_waits;   /* ... which it has not read; known while the process is frozen */
+	bool gone;          /* no number is left, or it is shut both ways */
+	bool reap;          /* sock_reap has something to do */
 
-	bool direct;          /* the leg is under the program's numbers; fd is -1 then, conn->fd a number, borrowed */
-	bool shared;          /* a forked child may have the program's end of the pair: not direct any more */
-	bool forked, wide;    /* a child of ours, or any process, may have the leg too: kin_holder tells */
-	bool inherited;       /* a forked child has it from its parent: it is the member `owner`'s */
-	bool noticed;         /* the peer has been told, since that lasts */
-	bool let_go, rivals;  /* ... who does not hold it any more; others may think that they are its heirs */
-	bool foreign;         /* a forked child's: what is behind the number is in another process */
+	bool direct;         /* the leg is under the program's numbers; fd is -1 then, conn->fd a number, borrowed */
+	bool shared;         /* a forked child may have the program's end of the pair: not direct any more */
+	bool forked, wide;   /* a child of ours, or any process, may have the leg too: kin_holder tells */
+	bool inherited;      /* a forked child has it from its parent: it is the member `owner`'s */
+	bool noticed;        /* the peer has been told, since that lasts */
+	bool let_go, rivals; /* ... who does not hold it any more; others may think that they are its heirs */
+	bool foreign;        /* a forked child's: what is behind the number is in another process */
 	uint32_t belongs_to;
-	int owner_pid;        /* as /proc has it; what we know of both may be from before the owner let go */
-	unsigned born;        /* kin_forks() when it came: earlier children do not have it */
-	bool want_swap;       /* to be made direct, or paired, when the threads are parked */
-	bool pull_more;       /* the pair was not read to its end */
+	int owner_pid;  /* as /proc has it; what we know of both may be from before the owner let go */
+	unsigned born;  /* kin_forks() when it came: earlier children do not have it */
+	bool want_swap; /* to be made direct, or paired, when the threads are parked */
+	bool pull_more; /* the pair was not read to its end */
 	unsigned swap_tries;
-	uint64_t swap_after_ns; /* no try before */
+	uint64_t swap_after_ns;                /* no try before */
 	uint64_t written_before, taken_before; /* direct: the stream's counts less the leg's own */
 
-	struct sock_number *numbers; /* owned; while frozen */
-	int flags;            /* F_GETFL */
-	bool owned;           /* somebody may be told by a signal */
+	struct sock_number *numbers;         /* owned; while frozen */
+	int flags;                           /* F_GETFL */
+	bool owned;                          /* somebody may be told by a signal */
 	int owner_type, owner, owner_signal; /* F_GETOWN_EX, F_GETSIG */
 	struct sock *next, *prev, *hash_next;
 };
@@ -161,28 +161,28 @@ bool sock_port_taken(uint16_t port, const struct sock *but);
 void sock_ready(struct watch *w, uint32_t events);
 void sock_leg_ready(struct sock *s, uint32_t events);
 void sock_sync(struct sock *s);
-void sock_refill(struct sock *s);             /* no thread runs: what was taken out of the pair lies in it again */
-bool sock_wants_leg(const struct sock *s);    /* may the engine read the leg for it? */
-bool sock_wants_room(const struct sock *s);   /* has it bytes for the leg that did not fit? */
-void sock_fill(struct sock *s, int app);      /* not writable until sock_unfill */
+void sock_refill(struct sock *s);           /* no thread runs: what was taken out of the pair lies in it again */
+bool sock_wants_leg(const struct sock *s);  /* may the engine read the leg for it? */
+bool sock_wants_room(const struct sock *s); /* has it bytes for the leg that did not fit? */
+void sock_fill(struct sock *s, int app);    /* not writable until sock_unfill */
 void sock_listener_tell(struct sock *s);
-void sock_free_port(uint16_t port);           /* of sockets that the program has closed */
-bool sock_unsent(struct sock *s);             /* bytes of the program that no kernel has */
+void sock_free_port(uint16_t port); /* of sockets that the program has closed */
+bool sock_unsent(struct sock *s);   /* bytes of the program that no kernel has */
 
 /* sock_direct.c; no lock held in sock_swap */
-void sock_consider(struct sock *s);              /* could it be direct now? then sock_swap will make it so */
-bool sock_is_settling(const struct sock *s);     /* it is to be direct as soon as its pair is empty */
+void sock_consider(struct sock *s);          /* could it be direct now? then sock_swap will make it so */
+bool sock_is_settling(const struct sock *s); /* it is to be direct as soon as its pair is empty */
 void sock_pull_later(void);
 bool sock_swap_due(void);
-void sock_swap(void);                            /* by the agent or the mover */
-bool sock_pair_all(void);                        /* have all paired; true: all are */
+void sock_swap(void);                                /* by the agent or the mover */
+bool sock_pair_all(void);                            /* have all paired; true: all are */
 bool sock_accept_direct(struct sock *s, int number); /* a fresh number that no thread knows; false: make a pair */
-void sock_closing(struct sock *s, int fd);       /* the program is about to close this number */
-void sock_leave_all(void);                       /* ... the process to end */
+void sock_closing(struct sock *s, int fd);           /* the program is about to close this number */
+void sock_leave_all(void);                           /* ... the process to end */
 void sock_direct_lost(struct sock *s);
 void sock_forget_swap(struct sock *s);
 bool sock_hold(struct conn *c, uint32_t from, const struct stream_msg *msg); /* true: it waits, or is lost */
-void sock_forked(void);                          /* in a forked child; no conn is left but those of direct streams */
+void sock_forked(void); /* in a forked child; no conn is left but those of direct streams */
 
 /* sock_urgent.c */
 bool sock_at_mark(int fd);
@@ -197,7 +197,7 @@ int sock_option_set(struct sock *s, int fd, int level, int name, const void *val
 int sock_option_get(struct sock *s, int fd, int level, int name, void *value, socklen_t *size);
 bool sock_options_copy(struct sock *to, const struct sock *from);
 void sock_options_apply(const struct sock *s, int fd, bool pair);
-bool sock_option_resets(const struct sock *s); /* SO_LINGER says that a close is a reset */
+bool sock_option_resets(const struct sock *s);  /* SO_LINGER says that a close is a reset */
 bool sock_option_lingers(const struct sock *s); /* ... or that it waits */
 void sock_options_free(struct sock *s);
 

@@ -239,7 +239,8 @@ int msock__sock_listen(int fd, int backlog)
 	mask = calls_enter();
 	s = sock_find(fd);
 	if (s)
-		result = sock_listen(s, fd, backlog < 0 || backlog >= SOCK_BACKLOG_MAX ? SOCK_BACKLOG_MAX : (unsigned)backlog + 1);
+		result = sock_listen(
+			s, fd, backlog < 0 || backlog >= SOCK_BACKLOG_MAX ? SOCK_BACKLOG_MAX : (unsigned)backlog + 1);
 	return (int)calls_leave(mask, result);
 }
 
@@ -372,7 +373,8 @@ static int sock_accepted(struct sock *l, struct conn *c, int flags)
 	struct sock *s;
 	int app, err;
 
-	app = ms_socket(l->domain, SOCK_STREAM | SOCK_CLOEXEC, l->protocol); /* the lowest number, and a file to name it by */
+	app = ms_socket(l->domain, SOCK_STREAM | SOCK_CLOEXEC,
+			l->protocol); /* the lowest number, and a file to name it by */
 	if (app < 0)
 		return app;
 	s = sock_create(app, l->domain, l->protocol);
@@ -567,7 +569,8 @@ void msock__sock_closing_range(unsigned first, unsigned last)
 	mask = calls_enter();
 	for (struct sock *s = sock_first(), *next; s; s = next) {
 		next = s->next;
-		if (s->direct && (unsigned)s->number >= first && (unsigned)s->number <= last && sock_find(s->number) == s)
+		if (s->direct && (unsigned)s->number >= first && (unsigned)s->number <= last &&
+		    sock_find(s->number) == s)
 			sock_closing(s, s->number);
 	}
 	calls_leave(mask, 0);

@@ -58,13 +58,13 @@ enum {
 };
 
 enum { /* tcpi_state; linux/tcp_states.h is the kernel's own */
-	STATE_FIN_WAIT1 = 4,
-	STATE_FIN_WAIT2 = 5,
-	STATE_TIME_WAIT = 6,
-	STATE_CLOSE = 7,
-	STATE_CLOSE_WAIT = 8,
-	STATE_LAST_ACK = 9,
-	STATE_CLOSING = 11,
+       STATE_FIN_WAIT1 = 4,
+       STATE_FIN_WAIT2 = 5,
+       STATE_TIME_WAIT = 6,
+       STATE_CLOSE = 7,
+       STATE_CLOSE_WAIT = 8,
+       STATE_LAST_ACK = 9,
+       STATE_CLOSING = 11,
 };
 
 /* What the kernel has counted of a leg since its birth. */
@@ -83,8 +83,8 @@ struct held {
 	struct stream_msg msg;
 };
 
-static unsigned wanted;   /* sockets with want_swap */
-static unsigned directs;  /* sockets that are direct */
+static unsigned wanted;  /* sockets with want_swap */
+static unsigned directs; /* sockets that are direct */
 static bool swapping, due;
 static uint64_t tired_until_ns;
 static struct timer swap_timer;
@@ -107,10 +107,10 @@ static bool leg_is_reset(int fd, unsigned state)
 /* False: it is none any more. Exact once nobody writes: what the peer sends meanwhile is waited out. */
 static bool leg_count(int fd, struct leg_counts *n)
 {
-	const unsigned sent = 1u << STATE_FIN_WAIT1 | 1u << STATE_FIN_WAIT2 | 1u << STATE_TIME_WAIT | 1u << STATE_CLOSE |
-			      1u << STATE_LAST_ACK | 1u << STATE_CLOSING;
-	const unsigned received = 1u << STATE_TIME_WAIT | 1u << STATE_CLOSE | 1u << STATE_CLOSE_WAIT | 1u << STATE_LAST_ACK |
-				  1u << STATE_CLOSING;
+	const unsigned sent = 1u << STATE_FIN_WAIT1 | 1u << STATE_FIN_WAIT2 | 1u << STATE_TIME_WAIT |
+			      1u << STATE_CLOSE | 1u << STATE_LAST_ACK | 1u << STATE_CLOSING;
+	const unsigned received = 1u << STATE_TIME_WAIT | 1u << STATE_CLOSE | 1u << STATE_CLOSE_WAIT |
+				  1u << STATE_LAST_ACK | 1u << STATE_CLOSING;
 	struct tcp_info before = { 0 }, after = { 0 };
 	int queued = 0, unread = 0;
 
@@ -149,9 +149,11 @@ static bool sock_may_be_direct(const struct sock *s)
 {
 	const struct conn *c = s->conn;
 
-	if (s->kind != SOCK_IS_STREAM || s->direct || s->shared || s->gone || s->reap || s->deaf || s->end_said || s->reset_said)
+	if (s->kind != SOCK_IS_STREAM || s->direct || s->shared || s->gone || s->reap || s->deaf || s->end_said ||
+	    s->reset_said)
 		return false;
-	if (!c || c->phase != CONN_OPEN || c->s.state != STREAM_STEADY || c->s.self->moving || c->closed || c->confirm_left)
+	if (!c || c->phase != CONN_OPEN || c->s.state != STREAM_STEADY || c->s.self->moving || c->closed ||
+	    c->confirm_left)
 		return false;
 	if (c->s.last_leg || c->s.eof || c->s.error || c->carry.length || s->in.length || s->out.length)
 		return false;
@@ -429,7 +431,8 @@ static void sock_to_pair(struct sock *s)
 		ms_shutdown(number, SHUT_WR);
 	sock_leg_ready(s, EPOLLIN); /* what the program may have looked at lies in its socket again */
 	if (sock_number(s) == number) {
-		file_copy_owner(leg, number); /* not earlier: it has had the signal for what it has just been given again */
+		file_copy_owner(leg,
+				number); /* not earlier: it has had the signal for what it has just been given again */
 		ms_fcntl(number, F_SETFL, flags & (O_NONBLOCK | O_ASYNC));
 	}
 	leg_take(leg);

@@ -88,7 +88,8 @@ int sock_epoll_watched(int ep, int fd, const struct epoll_event *event)
 /* A line "tfd: N events: HEX data: HEX ..." of a set, if the number is one of ours. */
 static int epoll_note_line(int ep, const char *line, const struct epoll_search *search)
 {
-	const char *tfd = text_after(line, "tfd:"), *events = text_after(line, "events:"), *data = text_after(line, "data:");
+	const char *tfd = text_after(line, "tfd:"), *events = text_after(line, "events:"),
+		   *data = text_after(line, "data:");
 	struct epoll_event event;
 	struct sock *s;
 	int fd;
@@ -241,6 +242,7 @@ void sock_epolls_add(void)
 		int err = ms_epoll_ctl(e->ep, EPOLL_CTL_ADD, e->fd, &e->event);
 
 		if (err && err != -EEXIST)
-			ms_log(LOG_ERROR, "descriptor %d: cannot watch descriptor %d again: error %d", e->ep, e->fd, -err);
+			ms_log(LOG_ERROR, "descriptor %d: cannot watch descriptor %d again: error %d", e->ep, e->fd,
+			       -err);
 	}
 }

@@ -75,8 +75,8 @@ static bool option_is_local(int level, int name)
 {
 	if (level != SOL_SOCKET)
 		return false;
-	return name == SO_RCVTIMEO_OLD || name == SO_SNDTIMEO_OLD || name == SO_RCVTIMEO_NEW || name == SO_SNDTIMEO_NEW ||
-	       name == SO_RCVLOWAT || name == SO_OOBINLINE;
+	return name == SO_RCVTIMEO_OLD || name == SO_SNDTIMEO_OLD || name == SO_RCVTIMEO_NEW ||
+	       name == SO_SNDTIMEO_NEW || name == SO_RCVLOWAT || name == SO_OOBINLINE;
 }
 
 void sock_options_apply(const struct sock *s, int fd, bool pair)

@@ -43,7 +43,8 @@ static size_t sock_say(struct sock *s, const void *bytes, size_t n, int flags)
 	long sent = s->fd < 0 || s->deaf ? -EPIPE : ms_send(s->fd, bytes, n, flags | MSG_DONTWAIT | MSG_NOSIGNAL);
 
 	if (sent == -EOPNOTSUPP && flags)
-		sent = ms_send(s->fd, bytes, n, MSG_DONTWAIT | MSG_NOSIGNAL); /* a kernel whose unix sockets have no urgent byte */
+		sent = ms_send(s->fd, bytes, n,
+			       MSG_DONTWAIT | MSG_NOSIGNAL); /* a kernel whose unix sockets have no urgent byte */
 
 	if (sent >= 0)
 		return (size_t)sent;
@@ -208,7 +209,8 @@ void sock_free_port(uint16_t port)
 			continue;
 		if (s->kind == SOCK_IS_IDLE && sock_number(s) < 0) {
 			sock_destroy(s);
-		} else if (s->kind == SOCK_IS_LISTENER && s->fd >= 0 && ms_poll(&own, 1, 0) == 1 && own.revents & POLLHUP) {
+		} else if (s->kind == SOCK_IS_LISTENER && s->fd >= 0 && ms_poll(&own, 1, 0) == 1 &&
+			   own.revents & POLLHUP) {
 			s->gone = true;
 			sock_put_away(s);
 		}

@@ -15,11 +15,11 @@ static const char *const state_names[STREAM_STATES] = {
 };
 
 static const char *const event_names[STREAM_EVENTS] = {
-	[STREAM_MOVE] = "MOVE",         [STREAM_PREPARE] = "PREPARE",   [STREAM_ACK] = "ACK",
-	[STREAM_FLUSHED] = "FLUSHED",   [STREAM_OFFER] = "OFFER",       [STREAM_CLOSED] = "CLOSED",
-	[STREAM_GONE] = "GONE",         [STREAM_HELLO] = "HELLO",       [STREAM_ACCEPT] = "ACCEPT",
-	[STREAM_REFUSED] = "REFUSED",   [STREAM_LEG_END] = "LEG_END",   [STREAM_RESET] = "RESET",
-	[STREAM_MIRRORED] = "MIRRORED", [STREAM_DRAINED] = "DRAINED",   [STREAM_MOVE_OVER] = "MOVE_OVER",
+	[STREAM_MOVE] = "MOVE",         [STREAM_PREPARE] = "PREPARE", [STREAM_ACK] = "ACK",
+	[STREAM_FLUSHED] = "FLUSHED",   [STREAM_OFFER] = "OFFER",     [STREAM_CLOSED] = "CLOSED",
+	[STREAM_GONE] = "GONE",         [STREAM_HELLO] = "HELLO",     [STREAM_ACCEPT] = "ACCEPT",
+	[STREAM_REFUSED] = "REFUSED",   [STREAM_LEG_END] = "LEG_END", [STREAM_RESET] = "RESET",
+	[STREAM_MIRRORED] = "MIRRORED", [STREAM_DRAINED] = "DRAINED", [STREAM_MOVE_OVER] = "MOVE_OVER",
 	[STREAM_SHUT] = "SHUT",         [STREAM_ENDED] = "ENDED",
 };
 
@@ -45,7 +45,8 @@ const char *stream_event_name(enum stream_event event)
 	return event_names[event];
 }
 
-void stream_init(struct stream *s, const struct stream_ops *ops, const struct stream_self *self, uint64_t id, unsigned end)
+void stream_init(struct stream *s, const struct stream_ops *ops, const struct stream_self *self, uint64_t id,
+		 unsigned end)
 {
 	*s = (struct stream){ .ops = ops, .self = self, .id = id, .end = (uint8_t)end, .state = STREAM_STEADY };
 }
@@ -75,12 +76,15 @@ static void stream_say(struct stream *s, enum ms_relink_type type, uint32_t leg)
 		msg.cut = s->cut;
 		msg.app_fin = s->app_fin;
 		break;
-	case MS_RL_FLUSHED: msg.taken = leg == s->leg ? s->taken : s->last_taken; break;
+	case MS_RL_FLUSHED:
+		msg.taken = leg == s->leg ? s->taken : s->last_taken;
+		break;
 	case MS_RL_OFFER:
 		msg.m = s->offer_m;
 		__builtin_memcpy(msg.token, s->offer_token, MS_TOKEN);
 		break;
-	default: break;
+	default:
+		break;
 	}
 	s->ops->send(s, &msg);
 }
@@ -388,7 +392,8 @@ static void on_reset_told(struct stream *s, const struct stream_msg *msg)
 		stream_over(s, "reset after the last byte");
 		return;
 	}
-	ms_log(LOG_ERROR, "stream %lx leg %u: reset while being relinked, %lu bytes were taken", s->id, s->leg, s->taken);
+	ms_log(LOG_ERROR, "stream %lx leg %u: reset while being relinked, %lu bytes were taken", s->id, s->leg,
+	       s->taken);
 	stream_break(s, ECONNRESET, "reset");
 }
 
@@ -453,53 +458,77 @@ static void on_nothing(struct stream *s, const struct stream_msg *msg)
 typedef void stream_handler(struct stream *s, const struct stream_msg *msg);
 
 static stream_handler *const transitions[STREAM_EVENTS][STREAM_STATES] = {
-	[STREAM_MOVE] = {
-		[STREAM_STEADY] = on_move_steady, [STREAM_ASKED] = on_move_asked, [STREAM_FLUSHING] = on_nothing,
-		[STREAM_PARKED] = on_nothing, [STREAM_BOTH] = on_nothing, [STREAM_OVER] = on_nothing },
-	[STREAM_PREPARE] = {
-		[STREAM_STEADY] = on_prepare_steady, [STREAM_ASKED] = on_prepare_steady,
-		[STREAM_FLUSHING] = on_prepare_told, [STREAM_PARKED] = on_prepare_told },
-	[STREAM_ACK] = {
-		[STREAM_STEADY] = on_ack, [STREAM_ASKED] = on_ack_asked, [STREAM_FLUSHING] = on_ack,
-		[STREAM_PARKED] = on_ack },
-	[STREAM_FLUSHED] = {
-		[STREAM_STEADY] = on_flushed, [STREAM_ASKED] = on_flushed, [STREAM_FLUSHING] = on_flushed,
-		[STREAM_PARKED] = on_flushed, [STREAM_BOTH] = on_flushed },
-	[STREAM_OFFER] = {
-		[STREAM_STEADY] = on_offer, [STREAM_ASKED] = on_offer, [STREAM_FLUSHING] = on_offer,
-		[STREAM_PARKED] = on_offer },
-	[STREAM_CLOSED] = {
-		[STREAM_STEADY] = on_closed, [STREAM_ASKED] = on_closed, [STREAM_FLUSHING] = on_closed,
-		[STREAM_PARKED] = on_closed, [STREAM_OVER] = on_nothing },
-	[STREAM_GONE] = {
-		[STREAM_STEADY] = on_ended_steady, [STREAM_ASKED] = on_ended_told, [STREAM_FLUSHING] = on_ended_told,
-		[STREAM_PARKED] = on_ended_told, [STREAM_BOTH] = on_ended_both, [STREAM_OVER] = on_nothing },
-	[STREAM_HELLO] = {
-		[STREAM_FLUSHING] = on_hello, [STREAM_PARKED] = on_hello },
-	[STREAM_ACCEPT] = {
-		[STREAM_FLUSHING] = on_accept, [STREAM_PARKED] = on_accept },
-	[STREAM_REFUSED] = {
-		[STREAM_FLUSHING] = on_refused, [STREAM_PARKED] = on_refused },
-	[STREAM_LEG_END] = {
-		[STREAM_STEADY] = on_end_steady, [STREAM_ASKED] = on_end_asked, [STREAM_FLUSHING] = on_end_flushing,
-		[STREAM_BOTH] = on_end_both },
-	[STREAM_RESET] = {
-		[STREAM_STEADY] = on_reset, [STREAM_ASKED] = on_reset, [STREAM_FLUSHING] = on_reset_told,
-		[STREAM_PARKED] = on_nothing, [STREAM_BOTH] = on_reset, [STREAM_OVER] = on_nothing },
-	[STREAM_MIRRORED] = {
-		[STREAM_STEADY] = on_mirrored_steady, [STREAM_ASKED] = on_mirrored_steady,
-		[STREAM_FLUSHING] = on_mirrored_told, [STREAM_PARKED] = on_mirrored_told, [STREAM_OVER] = on_nothing },
-	[STREAM_DRAINED] = {
-		[STREAM_PARKED] = on_drained, [STREAM_OVER] = on_nothing },
-	[STREAM_MOVE_OVER] = {
-		[STREAM_STEADY] = on_nothing, [STREAM_ASKED] = on_nothing, [STREAM_FLUSHING] = on_over_told,
-		[STREAM_PARKED] = on_over_told, [STREAM_BOTH] = on_nothing, [STREAM_OVER] = on_nothing },
-	[STREAM_SHUT] = {
-		[STREAM_STEADY] = on_shut, [STREAM_ASKED] = on_shut, [STREAM_FLUSHING] = on_shut_told,
-		[STREAM_PARKED] = on_shut_told, [STREAM_BOTH] = on_shut, [STREAM_OVER] = on_shut_told },
-	[STREAM_ENDED] = {
-		[STREAM_STEADY] = on_ended_steady, [STREAM_ASKED] = on_ended_told, [STREAM_FLUSHING] = on_ended_told,
-		[STREAM_PARKED] = on_ended_told, [STREAM_BOTH] = on_ended_both, [STREAM_OVER] = on_nothing },
+	[STREAM_MOVE] = { [STREAM_STEADY] = on_move_steady,
+			  [STREAM_ASKED] = on_move_asked,
+			  [STREAM_FLUSHING] = on_nothing,
+			  [STREAM_PARKED] = on_nothing,
+			  [STREAM_BOTH] = on_nothing,
+			  [STREAM_OVER] = on_nothing },
+	[STREAM_PREPARE] = { [STREAM_STEADY] = on_prepare_steady,
+			     [STREAM_ASKED] = on_prepare_steady,
+			     [STREAM_FLUSHING] = on_prepare_told,
+			     [STREAM_PARKED] = on_prepare_told },
+	[STREAM_ACK] = { [STREAM_STEADY] = on_ack,
+			 [STREAM_ASKED] = on_ack_asked,
+			 [STREAM_FLUSHING] = on_ack,
+			 [STREAM_PARKED] = on_ack },
+	[STREAM_FLUSHED] = { [STREAM_STEADY] = on_flushed,
+			     [STREAM_ASKED] = on_flushed,
+			     [STREAM_FLUSHING] = on_flushed,
+			     [STREAM_PARKED] = on_flushed,
+			     [STREAM_BOTH] = on_flushed },
+	[STREAM_OFFER] = { [STREAM_STEADY] = on_offer,
+			   [STREAM_ASKED] = on_offer,
+			   [STREAM_FLUSHING] = on_offer,
+			   [STREAM_PARKED] = on_offer },
+	[STREAM_CLOSED] = { [STREAM_STEADY] = on_closed,
+			    [STREAM_ASKED] = on_closed,
+			    [STREAM_FLUSHING] = on_closed,
+			    [STREAM_PARKED] = on_closed,
+			    [STREAM_OVER] = on_nothing },
+	[STREAM_GONE] = { [STREAM_STEADY] = on_ended_steady,
+			  [STREAM_ASKED] = on_ended_told,
+			  [STREAM_FLUSHING] = on_ended_told,
+			  [STREAM_PARKED] = on_ended_told,
+			  [STREAM_BOTH] = on_ended_both,
+			  [STREAM_OVER] = on_nothing },
+	[STREAM_HELLO] = { [STREAM_FLUSHING] = on_hello, [STREAM_PARKED] = on_hello },
+	[STREAM_ACCEPT] = { [STREAM_FLUSHING] = on_accept, [STREAM_PARKED] = on_accept },
+	[STREAM_REFUSED] = { [STREAM_FLUSHING] = on_refused, [STREAM_PARKED] = on_refused },
+	[STREAM_LEG_END] = { [STREAM_STEADY] = on_end_steady,
+			     [STREAM_ASKED] = on_end_asked,
+			     [STREAM_FLUSHING] = on_end_flushing,
+			     [STREAM_BOTH] = on_end_both },
+	[STREAM_RESET] = { [STREAM_STEADY] = on_reset,
+			   [STREAM_ASKED] = on_reset,
+			   [STREAM_FLUSHING] = on_reset_told,
+			   [STREAM_PARKED] = on_nothing,
+			   [STREAM_BOTH] = on_reset,
+			   [STREAM_OVER] = on_nothing },
+	[STREAM_MIRRORED] = { [STREAM_STEADY] = on_mirrored_steady,
+			      [STREAM_ASKED] = on_mirrored_steady,
+			      [STREAM_FLUSHING] = on_mirrored_told,
+			      [STREAM_PARKED] = on_mirrored_told,
+			      [STREAM_OVER] = on_nothing },
+	[STREAM_DRAINED] = { [STREAM_PARKED] = on_drained, [STREAM_OVER] = on_nothing },
+	[STREAM_MOVE_OVER] = { [STREAM_STEADY] = on_nothing,
+			       [STREAM_ASKED] = on_nothing,
+			       [STREAM_FLUSHING] = on_over_told,
+			       [STREAM_PARKED] = on_over_told,
+			       [STREAM_BOTH] = on_nothing,
+			       [STREAM_OVER] = on_nothing },
+	[STREAM_SHUT] = { [STREAM_STEADY] = on_shut,
+			  [STREAM_ASKED] = on_shut,
+			  [STREAM_FLUSHING] = on_shut_told,
+			  [STREAM_PARKED] = on_shut_told,
+			  [STREAM_BOTH] = on_shut,
+			  [STREAM_OVER] = on_shut_told },
+	[STREAM_ENDED] = { [STREAM_STEADY] = on_ended_steady,
+			   [STREAM_ASKED] = on_ended_told,
+			   [STREAM_FLUSHING] = on_ended_told,
+			   [STREAM_PARKED] = on_ended_told,
+			   [STREAM_BOTH] = on_ended_both,
+			   [STREAM_OVER] = on_nothing },
 };
 
 static void stream_dispatch(struct stream *s, enum stream_event event, const struct stream_msg *msg)
@@ -531,24 +560,31 @@ static enum stream_fit stream_fit(struct stream *s, enum stream_event event, con
 		return FIT_HOLD;
 	}
 	if (event == STREAM_OFFER && s->dialling)
-		return msg->m == s->dial_m && !__builtin_memcmp(msg->token, s->dial_token, MS_TOKEN) ? FIT_DROP : FIT_HOLD;
+		return msg->m == s->dial_m && !__builtin_memcmp(msg->token, s->dial_token, MS_TOKEN) ? FIT_DROP
+												     : FIT_HOLD;
 	return FIT_NOW;
 }
 
 static int stream_slot(enum stream_event event)
 {
 	switch (event) {
-	case STREAM_PREPARE: return 0;
-	case STREAM_FLUSHED: return 1;
-	case STREAM_OFFER: return 2;
-	case STREAM_CLOSED: return 3;
-	default: return -1;
+	case STREAM_PREPARE:
+		return 0;
+	case STREAM_FLUSHED:
+		return 1;
+	case STREAM_OFFER:
+		return 2;
+	case STREAM_CLOSED:
+		return 3;
+	default:
+		return -1;
 	}
 }
 
 static bool stream_replay(struct stream *s)
 {
-	static const enum stream_event events[STREAM_HELD] = { STREAM_PREPARE, STREAM_FLUSHED, STREAM_OFFER, STREAM_CLOSED };
+	static const enum stream_event events[STREAM_HELD] = { STREAM_PREPARE, STREAM_FLUSHED, STREAM_OFFER,
+							       STREAM_CLOSED };
 
 	for (int i = 0; i < STREAM_HELD; i++) {
 		struct stream_msg msg = s->waiting[i];
@@ -623,8 +659,8 @@ void stream_handle(struct stream *s, enum stream_event event, const struct strea
 	} else if (event == STREAM_ACK && msg->leg + 1 == s->leg && (s->state != STREAM_BOTH || s->older_done)) {
 		on_nudge(s, msg);
 	} else {
-		ms_log(LOG_DEBUG, "stream %lx leg %u: %s for leg %u dropped in %s", s->id, s->leg, event_names[event], msg->leg,
-		       state_names[s->state]);
+		ms_log(LOG_DEBUG, "stream %lx leg %u: %s for leg %u dropped in %s", s->id, s->leg, event_names[event],
+		       msg->leg, state_names[s->state]);
 	}
 	stream_go_on(s);
 }
@@ -638,7 +674,9 @@ bool stream_offers(const struct stream *s, const struct stream_msg *hello)
 bool stream_repeat(struct stream *s)
 {
 	switch (s->state) {
-	case STREAM_ASKED: stream_say(s, MS_RL_PREPARE, s->leg); return true;
+	case STREAM_ASKED:
+		stream_say(s, MS_RL_PREPARE, s->leg);
+		return true;
 	case STREAM_FLUSHING:
 		if (s->offering)
 			stream_say(s, MS_RL_OFFER, s->leg + 1);
@@ -652,7 +690,8 @@ bool stream_repeat(struct stream *s)
 		if (!s->flushed)
 			stream_say(s, MS_RL_ACK, s->leg - 1); /* see on_nudge */
 		return true;
-	default: return false;
+	default:
+		return false;
 	}
 }
 
@@ -665,13 +704,16 @@ enum stream_from stream_reads(const struct stream *s)
 {
 	switch (s->state) {
 	case STREAM_STEADY:
-	case STREAM_ASKED: return s->at_end ? STREAM_FROM_NONE : STREAM_FROM_LEG;
-	case STREAM_FLUSHING: return s->mirrored ? STREAM_FROM_MIRROR : STREAM_FROM_LEG;
+	case STREAM_ASKED:
+		return s->at_end ? STREAM_FROM_NONE : STREAM_FROM_LEG;
+	case STREAM_FLUSHING:
+		return s->mirrored ? STREAM_FROM_MIRROR : STREAM_FROM_LEG;
 	case STREAM_BOTH:
 		if (!s->older_done)
 			return s->mirrored ? STREAM_FROM_MIRROR : STREAM_FROM_OLDER;
 		return s->at_end ? STREAM_FROM_NONE : STREAM_FROM_LEG;
-	default: return STREAM_FROM_NONE;
+	default:
+		return STREAM_FROM_NONE;
 	}
 }
 
@@ -720,7 +762,8 @@ const char *stream_check(const struct stream *s)
 		return "cutter, but not told";
 	if (s->mirrored && !told && s->state != STREAM_BOTH && s->state != STREAM_OVER)
 		return "mirrored, but the leg is not being replaced";
-	if (s->app_fin && !s->fin_sent && (s->state == STREAM_STEADY || s->state == STREAM_ASKED || s->state == STREAM_BOTH))
+	if (s->app_fin && !s->fin_sent &&
+	    (s->state == STREAM_STEADY || s->state == STREAM_ASKED || s->state == STREAM_BOTH))
 		return "shut by the application, but not the leg";
 	if (s->older_done && s->state != STREAM_BOTH && s->state != STREAM_OVER)
 		return "an older leg without BOTH";

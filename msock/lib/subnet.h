@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 enum {
-	SUBNET_MAX = 16, /* of one job */
+	SUBNET_MAX = 16,                 /* of one job */
 	SUBNET_DEFAULT_NET = 0x64400000, /* 100.64.0.0/10, where no configuration names another */
 	SUBNET_DEFAULT_BITS = 10,
 };

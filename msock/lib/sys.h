@@ -35,7 +35,10 @@ static inline void ms_hold_up(void)
 	long ret;
 
 	if ((dice & 1023) < MSOCK_HOLD_UP)
-		__asm__ volatile("syscall" : "=a"(ret) : "0"((long)SYS_nanosleep), "D"(&t), "S"(0L) : "rcx", "r11", "memory");
+		__asm__ volatile("syscall"
+				 : "=a"(ret)
+				 : "0"((long)SYS_nanosleep), "D"(&t), "S"(0L)
+				 : "rcx", "r11", "memory");
 }
 #else
 static inline void ms_hold_up(void)

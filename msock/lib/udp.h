@@ -43,31 +43,31 @@ struct udp_number;
 struct udp_option;
 
 struct udp {
-	struct vsock v;      /* of msock.h; sd -1: the program's own */
+	struct vsock v; /* of msock.h; sd -1: the program's own */
 	uint64_t ino;
 	int domain;
-	int number;          /* one that it had; checked before it is used */
-	bool duplicated;     /* there may be several */
+	int number;      /* one that it had; checked before it is used */
+	bool duplicated; /* there may be several */
 	enum udp_kind kind;
-	const char *stays;   /* why it cannot move; NULL: it can */
-	bool wildcard;       /* bound to no address in particular */
-	bool given;          /* the port came with a send or connect: a disconnect takes it away */
-	uint16_t port;       /* virtual */
-	uint16_t real_port;  /* 0: the kernel socket is not bound by us */
-	uint64_t serial;     /* of its place: larger than that of any place a socket of this member had before */
+	const char *stays;  /* why it cannot move; NULL: it can */
+	bool wildcard;      /* bound to no address in particular */
+	bool given;         /* the port came with a send or connect: a disconnect takes it away */
+	uint16_t port;      /* virtual */
+	uint16_t real_port; /* 0: the kernel socket is not bound by us */
+	uint64_t serial;    /* of its place: larger than that of any place a socket of this member had before */
 	bool connected;
 	struct sockaddr_in peer;
 	enum udp_aim aim;
 	uint32_t aim_ip;
 	uint16_t aim_port;
-	uint16_t pen_port;   /* the pen that it uses; 0: none yet */
-	int catch_fd;        /* udp_catch.h; owned; -1: none */
+	uint16_t pen_port; /* the pen that it uses; 0: none yet */
+	int catch_fd;      /* udp_catch.h; owned; -1: none */
 	struct watch catch;
-	uint8_t shut;        /* 1: reading, 2: writing */
+	uint8_t shut; /* 1: reading, 2: writing */
 
 	struct udp_number *numbers; /* owned; these four while frozen */
 	int flags;
-	struct udp_option *options; /* owned */
+	struct udp_option *options;    /* owned */
 	struct udp_kept *first, *last; /* owned */
 	struct udp *next, *prev, *hash_next;
 };

@@ -47,7 +47,8 @@ API int msock_udp_bind(int sd, struct sockaddr_in *at)
 	if (u)
 		err = udp_bind(u, sd, at);
 	if (!err)
-		*at = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(u->port),
+		*at = (struct sockaddr_in){ .sin_family = AF_INET,
+					    .sin_port = htons(u->port),
 					    .sin_addr.s_addr = htonl(core.virtual_ip) };
 	core_leave();
 	return (int)api_result(err);
@@ -102,7 +103,9 @@ API ssize_t msock_udp_sendto(int sd, const struct iovec *iov, int count, const s
 static long udp_receive(struct udp *u, const struct iovec *iov, int count, struct sockaddr_in *from)
 {
 	for (;;) {
-		struct msghdr msg = { .msg_name = from, .msg_namelen = sizeof(*from), .msg_iov = (struct iovec *)iov,
+		struct msghdr msg = { .msg_name = from,
+				      .msg_namelen = sizeof(*from),
+				      .msg_iov = (struct iovec *)iov,
 				      .msg_iovlen = count < 0 ? 0 : (size_t)count };
 		long n = ms_recvmsg(u->v.sd, &msg, MSG_DONTWAIT);
 

@@ -247,7 +247,8 @@ long msock__udp_send(int fd, const struct msghdr *msg, int flags)
 	if (!u)
 		result = MSOCK__NOT_OURS;
 	else if (!udp_from_address(msg->msg_name, msg->msg_namelen, &to))
-		result = u->kind == UDP_VIRTUAL ? MSOCK__NOT_OURS : calls_give_up(u, "used with an address outside the job");
+		result = u->kind == UDP_VIRTUAL ? MSOCK__NOT_OURS
+						: calls_give_up(u, "used with an address outside the job");
 	else if (calls_is_virtual(&to))
 		result = core.on || u->kind == UDP_VIRTUAL ? calls_send(u, fd, msg, &to, flags) : -ENETUNREACH;
 	else if (u->kind == UDP_VIRTUAL && !u->wildcard)

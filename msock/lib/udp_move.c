@@ -20,7 +20,8 @@
 enum { MOVE_BUFFER = 65536, MOVE_UDP_GRO = 104 };
 
 /* A member that is to hold, and to be told of the end. */
-struct friend {
+struct friend
+{
 	struct friend *next;
 	uint32_t member;
 	bool held;
@@ -282,8 +283,12 @@ static long keep_next(struct udp *u, int fd)
 	} control;
 	struct sockaddr_in6 from;
 	struct iovec iov = { piece, sizeof(piece) };
-	struct msghdr msg = { .msg_name = &from, .msg_namelen = sizeof(from), .msg_iov = &iov, .msg_iovlen = 1,
-			      .msg_control = &control, .msg_controllen = sizeof(control) };
+	struct msghdr msg = { .msg_name = &from,
+			      .msg_namelen = sizeof(from),
+			      .msg_iov = &iov,
+			      .msg_iovlen = 1,
+			      .msg_control = &control,
+			      .msg_controllen = sizeof(control) };
 	long n = ms_recvmsg(fd, &msg, MSG_PEEK | MSG_DONTWAIT);
 	struct sockaddr_in source;
 	size_t each, at = 0;
@@ -458,7 +463,8 @@ static int remake(struct udp *u, uint64_t before)
 		return fd;
 	udp_options_give(u->options, fd);
 	u->real_port = 0;
-	err = u->kind == UDP_VIRTUAL ? udp_bind_kernel(fd, u->domain, place_of_port(u->port, before), &u->real_port) : 0;
+	err = u->kind == UDP_VIRTUAL ? udp_bind_kernel(fd, u->domain, place_of_port(u->port, before), &u->real_port)
+				     : 0;
 	if (err) {
 		ms_close(fd);
 		return err;
@@ -487,7 +493,8 @@ static void remake_all(void)
 		int err = u->numbers ? remake(u, before) : 0;
 
 		if (err)
-			ms_log(LOG_ERROR, "descriptor %d: its UDP socket cannot be made again: error %d", u->number, -err);
+			ms_log(LOG_ERROR, "descriptor %d: its UDP socket cannot be made again: error %d", u->number,
+			       -err);
 		udp_move_forget(u);
 	}
 }
@@ -517,7 +524,8 @@ static bool unsettled(void)
 	for (struct udp_way *w = udp_way_next(NULL); w; w = udp_way_next(w)) {
 		const struct udp *u = w->own;
 
-		if (u->connected && u->aim == UDP_AT_PEER && w->real_port == u->aim_port && w->real_ip == u->aim_ip && !udp_way_open(w))
+		if (u->connected && u->aim == UDP_AT_PEER && w->real_port == u->aim_port && w->real_ip == u->aim_ip &&
+		    !udp_way_open(w))
 			return true;
 	}
 	return false;

@@ -133,11 +133,12 @@ const char *udp_option_stays(int level, int name)
 	static const char group[] = "a member of a multicast group";
 
 	if (level == IPPROTO_IP &&
-	    (name == IP_ADD_MEMBERSHIP || name == IP_ADD_SOURCE_MEMBERSHIP || name == IP_MSFILTER || name == MCAST_JOIN_GROUP ||
-	     name == MCAST_JOIN_SOURCE_GROUP || name == MCAST_MSFILTER))
+	    (name == IP_ADD_MEMBERSHIP || name == IP_ADD_SOURCE_MEMBERSHIP || name == IP_MSFILTER ||
+	     name == MCAST_JOIN_GROUP || name == MCAST_JOIN_SOURCE_GROUP || name == MCAST_MSFILTER))
 		return group;
-	if (level == IPPROTO_IPV6 && (name == IPV6_JOIN_GROUP || name == IPV6_JOIN_ANYCAST || name == MCAST_JOIN_GROUP ||
-				      name == MCAST_JOIN_SOURCE_GROUP || name == MCAST_MSFILTER))
+	if (level == IPPROTO_IPV6 &&
+	    (name == IPV6_JOIN_GROUP || name == IPV6_JOIN_ANYCAST || name == MCAST_JOIN_GROUP ||
+	     name == MCAST_JOIN_SOURCE_GROUP || name == MCAST_MSFILTER))
 		return group;
 	if (level == SOL_SOCKET && name == SO_BINDTODEVICE)
 		return "bound to a device";

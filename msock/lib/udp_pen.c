@@ -160,7 +160,8 @@ static struct udp *pen_writer(const struct pen *p, const struct sockaddr_in *fro
 {
 	struct udp *u = ntohl(from->sin_addr.s_addr) == core.real_ip ? udp_first() : NULL;
 
-	while (u && (u->real_port != ntohs(from->sin_port) || (u->pen_port != p->port && u->catch_fd < 0) || !u->connected))
+	while (u &&
+	       (u->real_port != ntohs(from->sin_port) || (u->pen_port != p->port && u->catch_fd < 0) || !u->connected))
 		u = u->next;
 	return u;
 }
@@ -314,7 +315,8 @@ void udp_pen_aim(struct udp *u)
 	if (!w)
 		return;
 	/* Two that are connected to each other, and both deaf: somebody has to be the first to hear. */
-	if (udp_way_open(w) || (w->deaf && w->real_port && w->noted == u->serial && !udp_way_held(w) && !udp_move_holding()))
+	if (udp_way_open(w) ||
+	    (w->deaf && w->real_port && w->noted == u->serial && !udp_way_held(w) && !udp_move_holding()))
 		pen_connect(u, UDP_AT_PEER, w->real_ip, w->real_port);
 	else if (w->nobody && !udp_move_holding())
 		pen_connect(u, UDP_AT_WALL, core.real_ip, udp_pen_wall());

@@ -288,10 +288,18 @@ bool udp_way_message(uint32_t from, const void *bytes, size_t size)
 	if (c.bad || version != MS_WIRE_VERSION || type < MS_RL_UDP_WHERE || type > MS_RL_UDP_GO)
 		return false;
 	switch (type) {
-	case MS_RL_UDP_WHERE: say_on_where(from, &c); break;
-	case MS_RL_UDP_AT: say_on_at(from, &c); break;
-	case MS_RL_UDP_NOTED: say_on_noted(&c); break;
-	case MS_RL_UDP_GO: say_on_go(from, &c); break;
+	case MS_RL_UDP_WHERE:
+		say_on_where(from, &c);
+		break;
+	case MS_RL_UDP_AT:
+		say_on_at(from, &c);
+		break;
+	case MS_RL_UDP_NOTED:
+		say_on_noted(&c);
+		break;
+	case MS_RL_UDP_GO:
+		say_on_go(from, &c);
+		break;
 	default:
 		m = ms_get_u64(&c);
 		if (!c.bad && type == MS_RL_UDP_HOLD)

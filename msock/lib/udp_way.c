@@ -24,8 +24,8 @@ enum {
 	WAY_BURST = 32, /* datagrams that go at once: a receiver's kernel queue has room for some hundred */
 };
 
-#define WAY_TICK_NS 250000000ull /* while something waits */
-#define WAY_RETRY_NS 1000000ull  /* the kernel had no room */
+#define WAY_TICK_NS 250000000ull   /* while something waits */
+#define WAY_RETRY_NS 1000000ull    /* the kernel had no room */
 #define WAY_LEAVE_NS 2000000000ull /* what waits longer does not keep a program from ending */
 
 struct udp_datagram {
@@ -298,7 +298,8 @@ static long way_put(const struct udp_way *w, int fd, const struct msghdr *msg, u
 	long n;
 
 	named.msg_name = &at;
-	named.msg_namelen = udp_address(w->own->domain, real_port == w->real_port ? w->real_ip : core.real_ip, real_port, &at);
+	named.msg_namelen =
+		udp_address(w->own->domain, real_port == w->real_port ? w->real_ip : core.real_ip, real_port, &at);
 	n = ms_sendmsg(fd, &named, flags | MSG_DONTWAIT);
 	return n;
 }
@@ -370,8 +371,11 @@ void udp_way_changed(struct udp_way *w)
 	if (!core.on)
 		return; /* a forked child: the sockets are the member's */
 	ms_log(LOG_DEBUG, "UDP %u to %a:%u: %s%s%s%s, at %a:%u, %u wait", w->own->port, w->ip, w->port,
-	       udp_way_open(w) ? "open" : w->nobody ? "nobody" : "shut", udp_way_held(w) ? ", held" : "", w->deaf ? ", deaf" : "",
-	       w->noted == w->own->serial ? ", noted" : "", w->real_ip, w->real_port, w->waiting);
+	       udp_way_open(w) ? "open"
+	       : w->nobody     ? "nobody"
+			       : "shut",
+	       udp_way_held(w) ? ", held" : "", w->deaf ? ", deaf" : "", w->noted == w->own->serial ? ", noted" : "",
+	       w->real_ip, w->real_port, w->waiting);
 	if (way_is_peer(w)) {
 		udp_pen_aim(w->own); /* before the other side can answer */
 		udp_pen_empty();

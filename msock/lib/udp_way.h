@@ -22,12 +22,12 @@
 #include "lib/udp.h"
 
 enum {
-	UDP_RECENT_S = 60,     /* who talked with a socket within this time is told of its moves */
-	UDP_CHECK_MS = 1000,   /* a way in use is asked for this often */
-	UDP_AGAIN_MS = 500,    /* one that is waited for */
+	UDP_RECENT_S = 60,           /* who talked with a socket within this time is told of its moves */
+	UDP_CHECK_MS = 1000,         /* a way in use is asked for this often */
+	UDP_AGAIN_MS = 500,          /* one that is waited for */
 	UDP_WAITING_BYTES = 1 << 20, /* that wait in a way; then the oldest goes */
-	UDP_WAITING = 1024,    /* datagrams, likewise */
-	UDP_DATAGRAM = 65507,  /* the most that one can have */
+	UDP_WAITING = 1024,          /* datagrams, likewise */
+	UDP_DATAGRAM = 65507,        /* the most that one can have */
 };
 
 struct place;
@@ -35,21 +35,21 @@ struct udp_datagram;
 
 struct udp_way {
 	struct udp_way *next;
-	struct udp *own;     /* borrowed */
-	uint32_t ip;         /* virtual */
+	struct udp *own; /* borrowed */
+	uint32_t ip;     /* virtual */
 	uint16_t port;
-	uint32_t member;     /* whose the address is */
-	bool owned;          /* ... which is known */
-	uint32_t request;    /* to the address server; 0: none is open */
-	bool nobody;         /* said so: nobody is bound there */
+	uint32_t member;  /* whose the address is */
+	bool owned;       /* ... which is known */
+	uint32_t request; /* to the address server; 0: none is open */
+	bool nobody;      /* said so: nobody is bound there */
 	uint32_t real_ip;
-	uint16_t real_port;  /* 0: not known */
-	uint64_t serial;     /* of that place */
-	uint64_t noted;      /* own->serial as the other side has noted it */
-	bool deaf;           /* it is connected to us, and not yet to our place */
-	uint64_t hold_m;     /* the last move of its member for which we were to hold */
-	uint64_t over_m;     /* the last one that is known to be over: what is still said of it comes late */
-	bool watched;        /* it is connected to us: told of every move */
+	uint16_t real_port; /* 0: not known */
+	uint64_t serial;    /* of that place */
+	uint64_t noted;     /* own->serial as the other side has noted it */
+	bool deaf;          /* it is connected to us, and not yet to our place */
+	uint64_t hold_m;    /* the last move of its member for which we were to hold */
+	uint64_t over_m;    /* the last one that is known to be over: what is still said of it comes late */
+	bool watched;       /* it is connected to us: told of every move */
 	uint64_t asked_ns, used_ns, heard_ns;
 	struct udp_datagram *first, *last; /* owned; wait */
 	unsigned waiting;

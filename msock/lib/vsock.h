@@ -17,12 +17,12 @@ enum vsock_kind { VSOCK_LISTENER, VSOCK_CONN, VSOCK_UDP };
 /* Embedded in struct listener and struct conn. */
 struct vsock {
 	enum vsock_kind kind;
-	int sd;               /* the number; -1: the application has none (any more) */
-	uint32_t generation;  /* tells late events of a number's former owner */
-	unsigned want;        /* MSOCK_READ and MSOCK_WRITE, from msock_want */
+	int sd;              /* the number; -1: the application has none (any more) */
+	uint32_t generation; /* tells late events of a number's former owner */
+	unsigned want;       /* MSOCK_READ and MSOCK_WRITE, from msock_want */
 	void *user;
-	uint32_t registered;  /* epoll events in the application's set; 0: not in it */
-	bool ready;           /* in the list of those that have events without the kernel */
+	uint32_t registered; /* epoll events in the application's set; 0: not in it */
+	bool ready;          /* in the list of those that have events without the kernel */
 	unsigned ready_events;
 	struct vsock *ready_next, *ready_prev;
 };

@@ -26,7 +26,7 @@ enum { ARRIVAL_DIAL_S = 10 }; /* seconds for the source to make the image connec
 struct arrival {
 	struct member *member; /* borrowed */
 	uint64_t m;
-	struct link *source; /* borrowed; NULL when lost */
+	struct link *source;     /* borrowed; NULL when lost */
 	struct image_door *door; /* until the source has called */
 	uint16_t port;
 	uint8_t token[MS_TOKEN];

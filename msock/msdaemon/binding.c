@@ -10,14 +10,14 @@ static const struct {
 	const char *name;
 	hwloc_obj_type_t type;
 } kinds[] = {
-	{ "machine", HWLOC_OBJ_MACHINE },   { "socket", HWLOC_OBJ_PACKAGE },	{ "package", HWLOC_OBJ_PACKAGE },
-	{ "numa", HWLOC_OBJ_NUMANODE },	    { "numanode", HWLOC_OBJ_NUMANODE }, { "core", HWLOC_OBJ_CORE },
-	{ "hwthread", HWLOC_OBJ_PU },	    { "l1dcache", HWLOC_OBJ_L1CACHE },	{ "l1ucache", HWLOC_OBJ_L1CACHE },
-	{ "l1icache", HWLOC_OBJ_L1ICACHE }, { "l1cache", HWLOC_OBJ_L1CACHE },	{ "l2dcache", HWLOC_OBJ_L2CACHE },
+	{ "machine", HWLOC_OBJ_MACHINE },   { "socket", HWLOC_OBJ_PACKAGE },    { "package", HWLOC_OBJ_PACKAGE },
+	{ "numa", HWLOC_OBJ_NUMANODE },     { "numanode", HWLOC_OBJ_NUMANODE }, { "core", HWLOC_OBJ_CORE },
+	{ "hwthread", HWLOC_OBJ_PU },       { "l1dcache", HWLOC_OBJ_L1CACHE },  { "l1ucache", HWLOC_OBJ_L1CACHE },
+	{ "l1icache", HWLOC_OBJ_L1ICACHE }, { "l1cache", HWLOC_OBJ_L1CACHE },   { "l2dcache", HWLOC_OBJ_L2CACHE },
 	{ "l2ucache", HWLOC_OBJ_L2CACHE },  { "l2icache", HWLOC_OBJ_L2ICACHE }, { "l2cache", HWLOC_OBJ_L2CACHE },
-	{ "l3dcache", HWLOC_OBJ_L3CACHE },  { "l3ucache", HWLOC_OBJ_L3CACHE },	{ "l3icache", HWLOC_OBJ_L3ICACHE },
-	{ "l3cache", HWLOC_OBJ_L3CACHE },   { "l4dcache", HWLOC_OBJ_L4CACHE },	{ "l4ucache", HWLOC_OBJ_L4CACHE },
-	{ "l4cache", HWLOC_OBJ_L4CACHE },   { "l5dcache", HWLOC_OBJ_L5CACHE },	{ "l5ucache", HWLOC_OBJ_L5CACHE },
+	{ "l3dcache", HWLOC_OBJ_L3CACHE },  { "l3ucache", HWLOC_OBJ_L3CACHE },  { "l3icache", HWLOC_OBJ_L3ICACHE },
+	{ "l3cache", HWLOC_OBJ_L3CACHE },   { "l4dcache", HWLOC_OBJ_L4CACHE },  { "l4ucache", HWLOC_OBJ_L4CACHE },
+	{ "l4cache", HWLOC_OBJ_L4CACHE },   { "l5dcache", HWLOC_OBJ_L5CACHE },  { "l5ucache", HWLOC_OBJ_L5CACHE },
 	{ "l5cache", HWLOC_OBJ_L5CACHE },
 };
 
@@ -124,8 +124,8 @@ static unsigned next_object(const struct objects *bind, unsigned at, hwloc_obj_t
 	return at;
 }
 
-static void take_objects(hwloc_topology_t topology, const struct objects *bind, const struct objects *map, unsigned index,
-			 hwloc_bitmap_t set)
+static void take_objects(hwloc_topology_t topology, const struct objects *bind, const struct objects *map,
+			 unsigned index, hwloc_bitmap_t set)
 {
 	unsigned domains = least_multiple(map->count, map->take) / map->take, at = 0;
 	unsigned places = bind->pus < map->pus ? least_multiple(map->pus, bind->pus) * domains / bind->pus : domains;
@@ -218,7 +218,8 @@ int binding_place(hwloc_topology_t topology, const struct binding *b, unsigned i
 	if (is_none(b->bind))
 		return 0;
 	if (!binding_known(b)) {
-		snprintf(why, BINDING_WHY, "-bind-to %.60s -map-by %.60s cannot be told from a topology", b->bind, b->map);
+		snprintf(why, BINDING_WHY, "-bind-to %.60s -map-by %.60s cannot be told from a topology", b->bind,
+			 b->map);
 		return -1;
 	}
 	if (!strncmp(b->bind, "user:", 5))

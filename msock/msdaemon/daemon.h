@@ -28,10 +28,10 @@ struct daemon {
 	char host[256];
 	char job[80];
 	char card[MS_CARD_MAX]; /* of this job, for others */
-	uint32_t ip; /* real address of this host */
+	uint32_t ip;            /* real address of this host */
 	uint16_t mesh_port;
-	uint16_t port_low, port_high; /* 0 0: any */
-	struct link *coordinator; /* NULL: it is gone, the next one will call (orphan.h) */
+	uint16_t port_low, port_high;     /* 0 0: any */
+	struct link *coordinator;         /* NULL: it is gone, the next one will call (orphan.h) */
 	struct names_master_list masters; /* address servers, one a subnet */
 	struct names_question_list questions;
 	unsigned question_count;
@@ -45,8 +45,8 @@ struct daemon {
 	struct image_place place;
 	bool probed;
 	bool ending;
-	bool last;                   /* no coordinator comes after the present one */
-	struct orphan *orphan;       /* owned; NULL: nothing has happened yet */
+	bool last;             /* no coordinator comes after the present one */
+	struct orphan *orphan; /* owned; NULL: nothing has happened yet */
 	struct event *stdin_ended;
 	char restore_path[4096]; /* "" : not to be had */
 	char mirror_path[4096];

@@ -204,7 +204,7 @@ void departure_begin(struct daemon *d, const Ms__MoveBegin *b)
 	if (!m || m->state != MEMBER_JOINED || !m->control || !b->to) {
 		daemon_want_abort(d, b->member, b->m, "%s",
 				  m && m->state == MEMBER_RUNNING ? "it has not called MPI_Init yet"
-				  : m && !m->control		  ? "it has replaced itself by another program"
+				  : m && !m->control              ? "it has replaced itself by another program"
 								  : "it is not here");
 		return;
 	}
@@ -304,7 +304,8 @@ void departure_ready(struct daemon *d, const Ms__MoveReady *r)
 	packets_put(x->member->control, &c, buf, &x->sock, 1);
 	x->told = true;
 	if (x->via != MS_VIA_DRAIN &&
-	    !(x->flags & MS_MOVE_CHECK)) /* now, since a process takes milliseconds to start and the freeze would wait for it */
+	    !(x->flags &
+	      MS_MOVE_CHECK)) /* now, since a process takes milliseconds to start and the freeze would wait for it */
 		x->mirror = mirror_create(x->member->d, x->member->id, x->m);
 	set_state(x, DEPARTURE_RUNNING);
 	step(x, MS_STEP_ORDERED, 0);

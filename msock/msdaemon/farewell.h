@@ -11,7 +11,8 @@
 #include "msdaemon/pump.h"
 
 /* It ended with this status, as from wait(2). pump is the farewell's from now on. */
-void farewell_say(struct daemon *d, uint32_t member, int status, struct pump *pump, Ms__Relay **last, size_t last_count);
+void farewell_say(struct daemon *d, uint32_t member, int status, struct pump *pump, Ms__Relay **last,
+		  size_t last_count);
 /* It could not be started. */
 void farewell_error(struct daemon *d, uint32_t member, const char *error, int code);
 /* The whole once more, as far as it is not acknowledged; false: there is none of that member. */

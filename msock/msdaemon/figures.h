@@ -16,7 +16,7 @@ enum { FIGURES_MACHINE = 160, FIGURES_PATH = 512 };
 struct figures {
 	char machine[FIGURES_MACHINE];
 	double cores;
-	double busy;     /* processors in use since the last call; -1 at the first */
+	double busy; /* processors in use since the last call; -1 at the first */
 	uint32_t runnable;
 	double pressure; /* per cent of the last 10 s; -1: the kernel does not tell */
 	uint64_t memory_bytes, free_bytes;
@@ -24,7 +24,7 @@ struct figures {
 	double used_s, at_s;
 	char cpu_group[FIGURES_PATH], memory_group[FIGURES_PATH]; /* directories; "": the whole machine */
 	char used_group[FIGURES_PATH]; /* version 1: who tells what cpu_group has used; "": only the whole machine */
-	bool v2, memory_v2; /* which of the two interfaces these have */
+	bool v2, memory_v2;            /* which of the two interfaces these have */
 };
 
 /* root: where /proc and /sys are, "" but in tests. */

@@ -65,7 +65,7 @@ struct member {
 	struct departure *departure; /* LEAVING */
 	struct arrival *arrival;     /* COMING */
 	struct member_arrival arrived;
-	bool holding;                /* relink messages wait */
+	bool holding; /* relink messages wait */
 	struct held_list held;
 	unsigned held_count;
 	bool exited; /* reaped; the report waits for a move's record */
@@ -75,10 +75,10 @@ struct member {
 	struct member_peer *peers; /* as last told, one for each other member; owned */
 	size_t peer_count;
 	struct seat seat;
-	Ms__Relay **last;          /* what it has left to be said when it has ended; owned */
+	Ms__Relay **last; /* what it has left to be said when it has ended; owned */
 	size_t last_count;
-	struct kin *kin;           /* owned; its children, and whose child it is; NULL: it has forked none */
-	double cpu_s;              /* at the last sample; negative: none was taken here */
+	struct kin *kin; /* owned; its children, and whose child it is; NULL: it has forked none */
+	double cpu_s;    /* at the last sample; negative: none was taken here */
 };
 
 struct member *member_create(struct daemon *d, uint32_t id, enum member_state state);

@@ -53,8 +53,10 @@ static void wait_begin(struct daemon *d)
 static void fill(const struct member *m, Ms__Here *h, Ms__Serving *s)
 {
 	static const Ms__Here__State states[] = {
-		[MEMBER_RUNNING] = MS__HERE__STATE__RUNNING, [MEMBER_JOINED] = MS__HERE__STATE__JOINED,
-		[MEMBER_LEAVING] = MS__HERE__STATE__LEAVING, [MEMBER_COMING] = MS__HERE__STATE__COMING,
+		[MEMBER_RUNNING] = MS__HERE__STATE__RUNNING,
+		[MEMBER_JOINED] = MS__HERE__STATE__JOINED,
+		[MEMBER_LEAVING] = MS__HERE__STATE__LEAVING,
+		[MEMBER_COMING] = MS__HERE__STATE__COMING,
 	};
 
 	ms__here__init(h);

@@ -26,8 +26,9 @@ struct pump_channel {
 };
 
 struct pump {
-	struct event_base *base;  /* borrowed */
-	struct link *const *coordinator; /* borrowed; NULL there: it is gone, pump_again makes up for what was not sent */
+	struct event_base *base; /* borrowed */
+	struct link *const
+		*coordinator; /* borrowed; NULL there: it is gone, pump_again makes up for what was not sent */
 	uint32_t member;
 	unsigned have;
 	bool running;

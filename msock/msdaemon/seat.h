@@ -14,9 +14,9 @@
 
 struct seat {
 	char *bind, *map; /* owned; as binding.h has them */
-	int number;	  /* -1: none */
+	int number;       /* -1: none */
 	cpu_set_t given;  /* without a binding: as mpiexec itself may run; empty if that is everywhere */
-	cpu_set_t cpus;	  /* here; empty: it is not bound */
+	cpu_set_t cpus;   /* here; empty: it is not bound */
 };
 
 struct member;

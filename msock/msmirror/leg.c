@@ -174,7 +174,7 @@ static void leg_read(evutil_socket_t fd, short what, void *arg)
 
 	while (total < LEG_READ_AT_ONCE && leg->end == LEG_OPEN) {
 		struct iovec piece[2];
-		struct msghdr msg = {.msg_iov = piece};
+		struct msghdr msg = { .msg_iov = piece };
 		ssize_t n;
 
 		msg.msg_iovlen = ring_room(&leg->bytes, leg->table->window, piece);

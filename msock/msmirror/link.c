@@ -399,7 +399,7 @@ static void link_drop_oldest(struct link_set *set)
 
 static void link_accept(evutil_socket_t fd, short what, void *arg)
 {
-	static const struct timeval prove = {.tv_sec = LINK_PROVE_S};
+	static const struct timeval prove = { .tv_sec = LINK_PROVE_S };
 	struct link_set *set = arg;
 	int sock = accept4(fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	struct link *link;
@@ -417,8 +417,8 @@ static void link_accept(evutil_socket_t fd, short what, void *arg)
 	link->fd = sock;
 	LIST_INSERT_HEAD(&set->all, link, entry);
 	set->unproven++;
-	setsockopt(sock, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
-	setsockopt(sock, SOL_SOCKET, SO_KEEPALIVE, &(int){1}, sizeof(int));
+	setsockopt(sock, IPPROTO_TCP, TCP_NODELAY, &(int){ 1 }, sizeof(int));
+	setsockopt(sock, SOL_SOCKET, SO_KEEPALIVE, &(int){ 1 }, sizeof(int));
 	link->readable = event_new(set->base, sock, EV_READ | EV_PERSIST, link_read, link);
 	link->writable = event_new(set->base, sock, EV_WRITE | EV_PERSIST, link_write, link);
 	link->deadline = evtimer_new(set->base, link_late, link);
@@ -431,7 +431,7 @@ static void link_accept(evutil_socket_t fd, short what, void *arg)
 
 static int link_bind(int sock, uint32_t ip, uint16_t lowest, uint16_t highest)
 {
-	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(ip)};
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(ip) };
 	uint32_t ports = lowest || highest ? highest - lowest + 1 : 1;
 	uint32_t first = ports > 1 ? randombytes_uniform(ports) : 0;
 

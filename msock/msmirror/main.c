@@ -27,11 +27,11 @@ struct settings {
 };
 
 static const struct option options[] = {
-	{"window", required_argument, NULL, 'w'},
-	{"memory", required_argument, NULL, 'm'},
-	{"timeout", required_argument, NULL, 't'},
-	{"help", no_argument, NULL, 'h'},
-	{0},
+	{ "window", required_argument, NULL, 'w' },
+	{ "memory", required_argument, NULL, 'm' },
+	{ "timeout", required_argument, NULL, 't' },
+	{ "help", no_argument, NULL, 'h' },
+	{ 0 },
 };
 
 static const char help[] = "usage: msmirror [--window BYTES] [--memory BYTES] [--timeout S]\n"
@@ -77,7 +77,7 @@ static void descriptors_raise(void)
 
 int main(int argc, char **argv)
 {
-	struct settings settings = {.window_bytes = 1 << 20, .memory_bytes = (size_t)256 << 20};
+	struct settings settings = { .window_bytes = 1 << 20, .memory_bytes = (size_t)256 << 20 };
 	struct mirror mirror;
 	int type = 0, status = 1;
 	socklen_t size = sizeof(type);

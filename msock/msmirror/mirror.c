@@ -151,7 +151,7 @@ static void mirror_fill(struct mirror *mirror, struct ms_codec *c, int *fd, unsi
 
 static void mirror_serve(struct mirror *mirror)
 {
-	struct timeval limit = {.tv_sec = mirror->limit_s};
+	struct timeval limit = { .tv_sec = mirror->limit_s };
 
 	mirror_state_set(mirror, MIRROR_SERVING, "committed");
 	for (size_t i = 0; i < mirror->legs.count; i++)
@@ -235,8 +235,10 @@ static void mirror_control(evutil_socket_t sock, short what, void *arg)
 	static uint8_t packet[MS_CTL_MAX];
 	static char rights[CMSG_SPACE(sizeof(int) * (MS_FDS_MAX + 1))] __attribute__((aligned(sizeof(struct cmsghdr))));
 	struct mirror *mirror = arg;
-	struct iovec iov = {.iov_base = packet, .iov_len = sizeof(packet)};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = rights, .msg_controllen = sizeof(rights)};
+	struct iovec iov = { .iov_base = packet, .iov_len = sizeof(packet) };
+	struct msghdr msg = {
+		.msg_iov = &iov, .msg_iovlen = 1, .msg_control = rights, .msg_controllen = sizeof(rights)
+	};
 	int fd[MS_FDS_MAX + 2];
 	unsigned fds;
 	ssize_t n = recvmsg(sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);

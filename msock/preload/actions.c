@@ -110,7 +110,8 @@ static const short restarting_calls[] = {
 	SYS_pwrite64, SYS_pwritev,  SYS_pwritev2, SYS_recvfrom,        SYS_recvmsg,      SYS_recvmmsg, SYS_sendto,
 	SYS_sendmsg,  SYS_sendmmsg, SYS_sendfile, SYS_splice,          SYS_tee,          SYS_vmsplice, SYS_accept,
 	SYS_accept4,  SYS_connect,  SYS_wait4,    SYS_waitid,          SYS_futex,        SYS_flock,    SYS_fcntl,
-	SYS_ioctl,    SYS_open,     SYS_openat,   SYS_mq_timedreceive, SYS_mq_timedsend, SYS_getrandom};
+	SYS_ioctl,    SYS_open,     SYS_openat,   SYS_mq_timedreceive, SYS_mq_timedsend, SYS_getrandom
+};
 
 static bool action_call_restarts(long number)
 {
@@ -291,7 +292,7 @@ PRELOAD_API int __sigaction(int signal, const struct sigaction *act, struct siga
 
 static sighandler_t action_signal(int signal, sighandler_t handler, int flags)
 {
-	struct sigaction act = {.sa_handler = handler, .sa_flags = flags}, old;
+	struct sigaction act = { .sa_handler = handler, .sa_flags = flags }, old;
 
 	if (handler == SIG_ERR || signal < 1 || signal >= ACTIONS) {
 		errno = EINVAL;
@@ -345,14 +346,14 @@ PRELOAD_API int siginterrupt(int signal, int interrupt)
 
 PRELOAD_API int sigignore(int signal)
 {
-	struct sigaction act = {.sa_handler = SIG_IGN};
+	struct sigaction act = { .sa_handler = SIG_IGN };
 
 	return sigaction(signal, &act, NULL);
 }
 
 PRELOAD_API sighandler_t sigset(int signal, sighandler_t handler)
 {
-	struct sigaction act = {.sa_handler = handler}, old;
+	struct sigaction act = { .sa_handler = handler }, old;
 	sigset_t set, was;
 
 	sigemptyset(&set);

@@ -49,7 +49,7 @@ static int child_entry(void *given)
 
 static int child_clone(int (*start)(void *arg), void *stack, int flags, void *arg, va_list more)
 {
-	struct child_start given = {start, arg}; /* the child has it in its copy of this stack */
+	struct child_start given = { start, arg }; /* the child has it in its copy of this stack */
 	pid_t *parent_tid = va_arg(more, pid_t *);
 	void *tls = va_arg(more, void *);
 	pid_t *child_tid = va_arg(more, pid_t *);
@@ -85,7 +85,8 @@ PRELOAD_API int __clone(int (*start)(void *arg), void *stack, int flags, void *a
 	return pid;
 }
 
-static int child_exec(int (*call)(const char *, char *const[], char *const[]), const char *path, char *const argv[], char *const env[])
+static int child_exec(int (*call)(const char *, char *const[], char *const[]), const char *path, char *const argv[],
+		      char *const env[])
 {
 	bool own = preload_active() && preload_own_memory();
 	int result, saved;

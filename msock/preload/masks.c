@@ -272,7 +272,7 @@ PRELOAD_API int pthread_create(pthread_t *thread, const pthread_attr_t *attr, vo
 	given = malloc(sizeof(*given));
 	if (!given)
 		return EAGAIN;
-	*given = (struct mask_start){start, arg};
+	*given = (struct mask_start){ start, arg };
 	status = REAL(pthread_create)(thread, attr, mask_thread, given);
 	if (status != 0)
 		free(given);

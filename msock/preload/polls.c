@@ -38,7 +38,7 @@ static void poll_time_start(struct poll_time *t, const struct timespec *timeout)
 	if (window_time_valid(timeout) && (timeout->tv_sec || timeout->tv_nsec))
 		t->deadline = window_deadline(CLOCK_MONOTONIC, timeout);
 	else
-		t->deadline = (struct timespec){0};
+		t->deadline = (struct timespec){ 0 };
 }
 
 static void poll_time_again(struct poll_time *t)
@@ -57,7 +57,7 @@ static const sigset_t *poll_mask(const sigset_t *set, sigset_t *without)
 
 static struct timespec poll_from_ms(int ms)
 {
-	return (struct timespec){.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
+	return (struct timespec){ .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L };
 }
 
 PRELOAD_API int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *set)
@@ -116,7 +116,7 @@ struct poll_pselect_set {
 
 static long poll_select(int n, fd_set *in, fd_set *out, fd_set *except, struct poll_time *t, const sigset_t *set)
 {
-	struct poll_pselect_set given = {set, sizeof(uint64_t)};
+	struct poll_pselect_set given = { set, sizeof(uint64_t) };
 	struct window w;
 	long result;
 

@@ -19,7 +19,7 @@
 #include "preload/actions.h"
 #include "preload/sockets.h"
 
-struct preload preload = {.control_fd = -1};
+struct preload preload = { .control_fd = -1 };
 
 static __thread bool kick_masked __attribute__((tls_model("initial-exec")));
 
@@ -83,7 +83,7 @@ static int preload_control_fd(void)
  */
 static void preload_unblock_kick(void)
 {
-	struct timespec now = {0};
+	struct timespec now = { 0 };
 	uint64_t set = preload.kick_bit;
 
 	while (syscall(SYS_rt_sigtimedwait, &set, NULL, &now, sizeof(set)) > 0)

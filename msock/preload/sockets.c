@@ -63,8 +63,8 @@ PRELOAD_API int socket(int domain, int type, int protocol)
 {
 	int kind = type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC), fd = MSOCK__NOT_OURS;
 
-	if (kind == SOCK_STREAM && (domain == AF_INET || domain == AF_INET6) && (protocol == 0 || protocol == IPPROTO_TCP) &&
-	    sockets_here())
+	if (kind == SOCK_STREAM && (domain == AF_INET || domain == AF_INET6) &&
+	    (protocol == 0 || protocol == IPPROTO_TCP) && sockets_here())
 		fd = msock__sock_new(domain, type, protocol);
 	if (fd != MSOCK__NOT_OURS)
 		return (int)window_result(fd);
@@ -119,19 +119,19 @@ static bool socket_blocks(int fd)
 /* How long a connect may take: SO_SNDTIMEO. False: for ever. */
 static bool socket_patience(int fd, struct timespec *patience)
 {
-	struct timeval limit = {0};
+	struct timeval limit = { 0 };
 	socklen_t size = sizeof(limit);
 
 	if (REAL(getsockopt)(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &size) < 0 || (!limit.tv_sec && !limit.tv_usec))
 		return false;
-	*patience = (struct timespec){.tv_sec = limit.tv_sec, .tv_nsec = limit.tv_usec * 1000};
+	*patience = (struct timespec){ .tv_sec = limit.tv_sec, .tv_nsec = limit.tv_usec * 1000 };
 	return true;
 }
 
 /* A connect that is on its way. What a handler with SA_RESTART interrupted goes on, unless there is a time limit. */
 static int socket_await(int fd)
 {
-	struct pollfd p = {.fd = fd, .events = POLLOUT};
+	struct pollfd p = { .fd = fd, .events = POLLOUT };
 	struct timespec left, deadline;
 	bool limited = socket_patience(fd, &left);
 	unsigned breaks = *preload_breaks();
@@ -355,7 +355,7 @@ PRELOAD_API int ioctl(int fd, unsigned long request, ...)
  */
 static void sockets_finish(void)
 {
-	struct timespec pause = {.tv_nsec = 1000000};
+	struct timespec pause = { .tv_nsec = 1000000 };
 
 	while (sockets_here() && msock__sock_unsent() > 0)
 		nanosleep(&pause, NULL);

@@ -60,12 +60,13 @@ static bool transfer_blocks(int fd, int flags)
 /* One of the program's virtual streams, with a time limit on this way. */
 static bool transfer_limit(int fd, int flags, int option, struct timespec *limit)
 {
-	struct timeval t = {0};
+	struct timeval t = { 0 };
 	socklen_t size = sizeof(t);
 
-	if (!msock__sock_is_stream(fd) || !transfer_blocks(fd, flags) || REAL(getsockopt)(fd, SOL_SOCKET, option, &t, &size) < 0)
+	if (!msock__sock_is_stream(fd) || !transfer_blocks(fd, flags) ||
+	    REAL(getsockopt)(fd, SOL_SOCKET, option, &t, &size) < 0)
 		return false;
-	*limit = (struct timespec){.tv_sec = t.tv_sec, .tv_nsec = t.tv_usec * 1000};
+	*limit = (struct timespec){ .tv_sec = t.tv_sec, .tv_nsec = t.tv_usec * 1000 };
 	return t.tv_sec || t.tv_usec;
 }
 
@@ -105,11 +106,12 @@ static ssize_t call_receive(int fd, struct msghdr *msg, int flags)
 }
 
 /* `done` bytes went before a kick: the rest, until a handler of the program that ends calls has run. What went in all. */
-static ssize_t transfer_rest(transfer_call *call, int fd, const struct msghdr *msg, int flags, size_t done, unsigned breaks)
+static ssize_t transfer_rest(transfer_call *call, int fd, const struct msghdr *msg, int flags, size_t done,
+			     unsigned breaks)
 {
 	size_t all = parts_bytes(msg), went = done;
 	struct iovec parts[msg->msg_iovlen];
-	struct msghdr rest = {.msg_iov = parts, .msg_iovlen = msg->msg_iovlen};
+	struct msghdr rest = { .msg_iov = parts, .msg_iovlen = msg->msg_iovlen };
 	int saved = errno;
 
 	if (!msock__sock_is_stream(fd) || !transfer_blocks(fd, flags))
@@ -132,7 +134,7 @@ static ssize_t transfer_rest(transfer_call *call, int fd, const struct msghdr *m
 /* Wait for the socket, at most to the deadline. 0, or -errno: -EAGAIN when it is over. */
 static long transfer_await(struct window *w, int fd, short events, const struct timespec *deadline)
 {
-	struct pollfd p = {.fd = fd, .events = events};
+	struct pollfd p = { .fd = fd, .events = events };
 	struct timespec left;
 	long result;
 
@@ -144,8 +146,8 @@ static long transfer_await(struct window *w, int fd, short events, const struct 
 }
 
 /* A call with a time limit: as the kernel makes it, but for EINTR by a kick. All: until everything has gone. */
-static ssize_t transfer_limited(transfer_call *call, int fd, const struct msghdr *msg, int flags, const struct timespec *limit,
-				bool all)
+static ssize_t transfer_limited(transfer_call *call, int fd, const struct msghdr *msg, int flags,
+				const struct timespec *limit, bool all)
 {
 	struct timespec deadline = window_deadline(CLOCK_MONOTONIC, limit);
 	short events = call == call_send ? POLLOUT : POLLIN;
@@ -198,13 +200,13 @@ static bool transfer_is_limited(int fd, int option)
 }
 
 /* Looked up at the first call, which a constructor of another library may make. */
-#define FIRST(name, parameters, arguments)               \
-	static ssize_t name##_first parameters;          \
-	static ssize_t(*real_##name) parameters USED = name##_first; \
-	static ssize_t name##_first parameters           \
-	{                                                \
-		real_##name = REAL(name);                \
-		return real_##name arguments;            \
+#define FIRST(name, parameters, arguments)                                                                             \
+	static ssize_t name##_first parameters;                                                                        \
+	static ssize_t(*real_##name) parameters USED = name##_first;                                                   \
+	static ssize_t name##_first parameters                                                                         \
+	{                                                                                                              \
+		real_##name = REAL(name);                                                                              \
+		return real_##name arguments;                                                                          \
 	}
 #define USED __attribute__((used))
 
@@ -215,8 +217,8 @@ FIRST(send, (int fd, const void *bytes, size_t n, int flags), (fd, bytes, n, fla
 
 static __attribute__((noinline)) ssize_t read_slowly(int fd, void *bytes, size_t n)
 {
-	struct iovec part = {bytes, n};
-	struct msghdr msg = {.msg_iov = &part, .msg_iovlen = 1};
+	struct iovec part = { bytes, n };
+	struct msghdr msg = { .msg_iov = &part, .msg_iovlen = 1 };
 
 	return transfer_is_limited(fd, SO_RCVTIMEO) ? timed_receive(fd, &msg, 0) : real_read(fd, bytes, n);
 }
@@ -230,7 +232,7 @@ PRELOAD_API ssize_t read(int fd, void *bytes, size_t n)
 
 PRELOAD_API ssize_t readv(int fd, const struct iovec *parts, int count)
 {
-	struct msghdr msg = {.msg_iov = (struct iovec *)parts, .msg_iovlen = (size_t)count};
+	struct msghdr msg = { .msg_iov = (struct iovec *)parts, .msg_iovlen = (size_t)count };
 
 	if (transfer_timed() && count > 0 && count <= IOV_MAX && transfer_is_limited(fd, SO_RCVTIMEO))
 		return timed_receive(fd, &msg, 0);
@@ -253,8 +255,8 @@ static ssize_t receive_slowly(int fd, struct msghdr *msg, int flags)
 
 static __attribute__((noinline)) ssize_t recv_slowly(int fd, void *bytes, size_t n, int flags)
 {
-	struct iovec part = {bytes, n};
-	struct msghdr msg = {.msg_iov = &part, .msg_iovlen = 1};
+	struct iovec part = { bytes, n };
+	struct msghdr msg = { .msg_iov = &part, .msg_iovlen = 1 };
 
 	return msock__sock_is_stream(fd) ? receive_slowly(fd, &msg, flags) : real_recv(fd, bytes, n, flags);
 }
@@ -268,8 +270,8 @@ PRELOAD_API ssize_t recv(int fd, void *bytes, size_t n, int flags)
 
 PRELOAD_API ssize_t recvfrom(int fd, void *bytes, size_t n, int flags, struct sockaddr *addr, socklen_t *size)
 {
-	struct iovec part = {bytes, n};
-	struct msghdr msg = {.msg_iov = &part, .msg_iovlen = 1};
+	struct iovec part = { bytes, n };
+	struct msghdr msg = { .msg_iov = &part, .msg_iovlen = 1 };
 	ssize_t result;
 
 	if (addr && size && udp_is_ours(fd))
@@ -305,7 +307,8 @@ PRELOAD_API ssize_t __recv_chk(int fd, void *bytes, size_t n, size_t room, int f
 	return recv(fd, bytes, n, flags);
 }
 
-PRELOAD_API ssize_t __recvfrom_chk(int fd, void *bytes, size_t n, size_t room, int flags, struct sockaddr *addr, socklen_t *size)
+PRELOAD_API ssize_t __recvfrom_chk(int fd, void *bytes, size_t n, size_t room, int flags, struct sockaddr *addr,
+				   socklen_t *size)
 {
 	if (n > room)
 		__chk_fail();
@@ -315,24 +318,24 @@ PRELOAD_API ssize_t __recvfrom_chk(int fd, void *bytes, size_t n, size_t room, i
 /* What a write or send that came back short left; `done` is more than 0. */
 USED static ssize_t write_rest(int fd, const void *bytes, size_t n, int flags, ssize_t done, unsigned breaks)
 {
-	struct iovec part = {(void *)bytes, n};
-	struct msghdr msg = {.msg_iov = &part, .msg_iovlen = 1};
+	struct iovec part = { (void *)bytes, n };
+	struct msghdr msg = { .msg_iov = &part, .msg_iovlen = 1 };
 
 	return transfer_timed() ? done : transfer_rest(call_send, fd, &msg, flags, (size_t)done, breaks);
 }
 
 USED static ssize_t send_slowly(int fd, const void *bytes, size_t n, int flags)
 {
-	struct iovec part = {(void *)bytes, n};
-	struct msghdr msg = {.msg_iov = &part, .msg_iovlen = 1};
+	struct iovec part = { (void *)bytes, n };
+	struct msghdr msg = { .msg_iov = &part, .msg_iovlen = 1 };
 
 	return transfer_is_limited(fd, SO_SNDTIMEO) ? timed_send(fd, &msg, flags) : real_send(fd, bytes, n, flags);
 }
 
 USED static ssize_t write_slowly(int fd, const void *bytes, size_t n)
 {
-	struct iovec part = {(void *)bytes, n};
-	struct msghdr msg = {.msg_iov = &part, .msg_iovlen = 1};
+	struct iovec part = { (void *)bytes, n };
+	struct msghdr msg = { .msg_iov = &part, .msg_iovlen = 1 };
 
 	return transfer_is_limited(fd, SO_SNDTIMEO) ? timed_send(fd, &msg, 0) : real_write(fd, bytes, n);
 }
@@ -399,8 +402,8 @@ __asm__(".pushsection .text\n"
 
 PRELOAD_API ssize_t sendto(int fd, const void *bytes, size_t n, int flags, const struct sockaddr *addr, socklen_t size)
 {
-	struct iovec part = {(void *)bytes, n};
-	const struct msghdr msg = {.msg_name = (void *)addr, .msg_namelen = size, .msg_iov = &part, .msg_iovlen = 1};
+	struct iovec part = { (void *)bytes, n };
+	const struct msghdr msg = { .msg_name = (void *)addr, .msg_namelen = size, .msg_iov = &part, .msg_iovlen = 1 };
 	ssize_t sent;
 
 	/* TCP does not heed the address, a unix socket would */
@@ -435,7 +438,7 @@ PRELOAD_API ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 
 PRELOAD_API ssize_t writev(int fd, const struct iovec *parts, int count)
 {
-	struct msghdr msg = {.msg_iov = (struct iovec *)parts, .msg_iovlen = (size_t)count};
+	struct msghdr msg = { .msg_iov = (struct iovec *)parts, .msg_iovlen = (size_t)count };
 	unsigned breaks = *preload_breaks();
 	ssize_t went;
 

@@ -46,7 +46,7 @@ static uint32_t udp_seen(void)
 
 static struct timespec udp_deadline(unsigned ms)
 {
-	const struct timespec in = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L};
+	const struct timespec in = { .tv_sec = ms / 1000, .tv_nsec = ms % 1000 * 1000000L };
 
 	return window_deadline(CLOCK_MONOTONIC, &in);
 }
@@ -80,7 +80,7 @@ ssize_t udp_send(int fd, const struct msghdr *msg, int flags)
 		return MSOCK__NOT_OURS;
 	for (;;) {
 		long result = msock__udp_send(fd, msg, flags);
-		struct pollfd p = {.fd = fd, .events = POLLOUT};
+		struct pollfd p = { .fd = fd, .events = POLLOUT };
 
 		if (result == MSOCK__NOT_OURS)
 			return result;
@@ -122,10 +122,10 @@ PRELOAD_API int sendmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags)
 /* A call with a time limit that a kick has ended: wait for the rest of it. 1: there is something; 0: the time is over; -1. */
 static int udp_wait_on(int fd, struct window *w, const struct timespec *start)
 {
-	struct timeval limit = {0};
+	struct timeval limit = { 0 };
 	socklen_t size = sizeof(limit);
 	struct timespec deadline = *start, left;
-	struct pollfd p = {.fd = fd, .events = POLLIN};
+	struct pollfd p = { .fd = fd, .events = POLLIN };
 	long result;
 
 	if (REAL(getsockopt)(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, &size) < 0 || (!limit.tv_sec && !limit.tv_usec))
@@ -186,8 +186,8 @@ bool udp_is_ours(int fd)
 
 ssize_t udp_receive_from(int fd, void *bytes, size_t n, int flags, struct sockaddr *addr, socklen_t *size)
 {
-	struct iovec iov = {bytes, n};
-	struct msghdr msg = {.msg_name = addr, .msg_namelen = *size, .msg_iov = &iov, .msg_iovlen = 1};
+	struct iovec iov = { bytes, n };
+	struct msghdr msg = { .msg_name = addr, .msg_namelen = *size, .msg_iov = &iov, .msg_iovlen = 1 };
 	ssize_t result = udp_receive(fd, &msg, flags);
 
 	if (result >= 0)
@@ -198,7 +198,7 @@ ssize_t udp_receive_from(int fd, void *bytes, size_t n, int flags, struct sockad
 /* One after the other; the time is looked at behind each, as the kernel does. */
 static int udp_receive_many(int fd, struct mmsghdr *msgs, unsigned n, int flags, const struct timespec *timeout)
 {
-	struct timespec deadline = {0}, left;
+	struct timespec deadline = { 0 }, left;
 	unsigned got = 0;
 
 	if (timeout)
@@ -225,7 +225,8 @@ PRELOAD_API int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags, st
 
 	for (unsigned i = 0; msgs && i < n; i++)
 		named = named || msgs[i].msg_hdr.msg_name || msgs[i].msg_hdr.msg_control;
-	return named && udp_is_ours(fd) ? udp_receive_many(fd, msgs, n, flags, timeout) : REAL(recvmmsg)(fd, msgs, n, flags, timeout);
+	return named && udp_is_ours(fd) ? udp_receive_many(fd, msgs, n, flags, timeout)
+					: REAL(recvmmsg)(fd, msgs, n, flags, timeout);
 }
 
 PRELOAD_API int shutdown(int fd, int how)

@@ -67,7 +67,7 @@ PRELOAD_API int __nanosleep(const struct timespec *request, struct timespec *lef
 
 PRELOAD_API int usleep(useconds_t us)
 {
-	struct timespec request = {.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000};
+	struct timespec request = { .tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000 };
 
 	if (!preload_active())
 		return REAL(usleep)(us);
@@ -76,7 +76,7 @@ PRELOAD_API int usleep(useconds_t us)
 
 PRELOAD_API unsigned sleep(unsigned s)
 {
-	struct timespec request = {.tv_sec = s}, left = {0};
+	struct timespec request = { .tv_sec = s }, left = { 0 };
 
 	if (!preload_active())
 		return REAL(sleep)(s);

@@ -92,11 +92,11 @@ long window_result(long result)
 
 struct timespec window_deadline(clockid_t clock, const struct timespec *in)
 {
-	struct timespec at = {0};
+	struct timespec at = { 0 };
 
 	clock_gettime(clock, &at);
 	if (__builtin_add_overflow(at.tv_sec, in->tv_sec, &at.tv_sec) || at.tv_sec == LONG_MAX)
-		return (struct timespec){.tv_sec = LONG_MAX};
+		return (struct timespec){ .tv_sec = LONG_MAX };
 	at.tv_nsec += in->tv_nsec;
 	if (at.tv_nsec >= 1000000000) {
 		at.tv_nsec -= 1000000000;
@@ -107,7 +107,7 @@ struct timespec window_deadline(clockid_t clock, const struct timespec *in)
 
 struct timespec window_left(clockid_t clock, const struct timespec *deadline)
 {
-	struct timespec now, left = {0};
+	struct timespec now, left = { 0 };
 
 	clock_gettime(clock, &now);
 	if (now.tv_sec > deadline->tv_sec || (now.tv_sec == deadline->tv_sec && now.tv_nsec >= deadline->tv_nsec))

@@ -54,14 +54,38 @@ static inline uint64_t ms_get_uint(struct ms_codec *c, unsigned bytes)
 	return v;
 }
 
-static inline void ms_put_u8(struct ms_codec *c, uint8_t v) { ms_put_uint(c, v, 1); }
-static inline void ms_put_u16(struct ms_codec *c, uint16_t v) { ms_put_uint(c, v, 2); }
-static inline void ms_put_u32(struct ms_codec *c, uint32_t v) { ms_put_uint(c, v, 4); }
-static inline void ms_put_u64(struct ms_codec *c, uint64_t v) { ms_put_uint(c, v, 8); }
-static inline uint8_t ms_get_u8(struct ms_codec *c) { return (uint8_t)ms_get_uint(c, 1); }
-static inline uint16_t ms_get_u16(struct ms_codec *c) { return (uint16_t)ms_get_uint(c, 2); }
-static inline uint32_t ms_get_u32(struct ms_codec *c) { return (uint32_t)ms_get_uint(c, 4); }
-static inline uint64_t ms_get_u64(struct ms_codec *c) { return ms_get_uint(c, 8); }
+static inline void ms_put_u8(struct ms_codec *c, uint8_t v)
+{
+	ms_put_uint(c, v, 1);
+}
+static inline void ms_put_u16(struct ms_codec *c, uint16_t v)
+{
+	ms_put_uint(c, v, 2);
+}
+static inline void ms_put_u32(struct ms_codec *c, uint32_t v)
+{
+	ms_put_uint(c, v, 4);
+}
+static inline void ms_put_u64(struct ms_codec *c, uint64_t v)
+{
+	ms_put_uint(c, v, 8);
+}
+static inline uint8_t ms_get_u8(struct ms_codec *c)
+{
+	return (uint8_t)ms_get_uint(c, 1);
+}
+static inline uint16_t ms_get_u16(struct ms_codec *c)
+{
+	return (uint16_t)ms_get_uint(c, 2);
+}
+static inline uint32_t ms_get_u32(struct ms_codec *c)
+{
+	return (uint32_t)ms_get_uint(c, 4);
+}
+static inline uint64_t ms_get_u64(struct ms_codec *c)
+{
+	return ms_get_uint(c, 8);
+}
 
 static inline void ms_put_bytes(struct ms_codec *c, const void *src, size_t n)
 {

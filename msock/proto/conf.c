@@ -24,8 +24,8 @@ struct parser {
 	const char *name; /* of the file */
 	const char *job;
 	unsigned line;
-	bool in_section;      /* between [job ...] and the next */
-	bool ours;            /* and that is for this job */
+	bool in_section;         /* between [job ...] and the next */
+	bool ours;               /* and that is for this job */
 	struct conf common, own; /* outside of sections, and in those for this job */
 	char *why;
 	size_t why_size;

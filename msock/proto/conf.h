@@ -19,7 +19,7 @@ struct conf_subnet {
 
 struct conf {
 	struct conf_subnet subnets[CONF_SUBNETS]; /* no two have an address in common */
-	size_t count; /* at least 1 after a success */
+	size_t count;                             /* at least 1 after a success */
 };
 
 /*

@@ -26,7 +26,7 @@ struct stranger {
 
 struct door {
 	struct event_base *base; /* borrowed */
-	const uint8_t *secret;	 /* borrowed */
+	const uint8_t *secret;   /* borrowed */
 	void (*on_link)(void *user, struct link *l);
 	void *user;
 	struct event *readable, *again;

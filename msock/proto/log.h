@@ -20,7 +20,8 @@ struct log_gate { /* all 0 to begin with */
 	long since;
 	unsigned said, left_out;
 };
-void log_rarely(struct log_gate *g, enum log_level level, const char *format, ...) __attribute__((format(printf, 3, 4)));
+void log_rarely(struct log_gate *g, enum log_level level, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 /* As log_say at LOG_ERROR, then exit(1). */
 void log_die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 

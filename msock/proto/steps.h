@@ -15,16 +15,16 @@ enum { MS_STEP_FIGURES = 4 };
 enum ms_step {
 	MS_STEP_NONE,
 	/* the coordinator's */
-	MS_STEP_ACCEPTED,  /* the request was checked */
-	MS_STEP_BEGUN,     /* the target's daemon answers; the source's was told */
-	MS_STEP_WANTED,    /* WANT_COMMIT is here, the record is not written yet */
-	MS_STEP_RECORDED,  /* the record is written, nobody knows; 1: committed */
-	MS_STEP_TOLD_ONE,  /* the target was told, the source not yet */
-	MS_STEP_TOLD,      /* both were */
-	MS_STEP_RESUMED,   /* threads go on; freeze ns */
-	MS_STEP_RELINKED,  /* all streams steady; stall ns, drained, mirrored */
+	MS_STEP_ACCEPTED,   /* the request was checked */
+	MS_STEP_BEGUN,      /* the target's daemon answers; the source's was told */
+	MS_STEP_WANTED,     /* WANT_COMMIT is here, the record is not written yet */
+	MS_STEP_RECORDED,   /* the record is written, nobody knows; 1: committed */
+	MS_STEP_TOLD_ONE,   /* the target was told, the source not yet */
+	MS_STEP_TOLD,       /* both were */
+	MS_STEP_RESUMED,    /* threads go on; freeze ns */
+	MS_STEP_RELINKED,   /* all streams steady; stall ns, drained, mirrored */
 	MS_STEP_UNMIRRORED, /* the mirror has ended; its life ns */
-	MS_STEP_REPORTED,  /* 1: committed */
+	MS_STEP_REPORTED,   /* 1: committed */
 	/* the source's daemon's */
 	MS_STEP_COLLECTED, /* what the target must have is known and asked for; bytes of the list */
 	MS_STEP_ANSWERED,  /* the target takes it */
@@ -34,69 +34,45 @@ enum ms_step {
 	MS_STEP_PASSED,    /* IMAGE_SENT was passed on; bytes */
 	MS_STEP_LEFT,      /* the record is known, the source's process was told; 1: committed */
 	/* the target's daemon's */
-	MS_STEP_FIT,       /* what is needed is there */
-	MS_STEP_SPAWNED,   /* the restorer runs */
-	MS_STEP_READY,     /* it has namespaces and an empty memory */
-	MS_STEP_CHECKED,   /* it has the image, whole and checked; bytes */
-	MS_STEP_ASKED,     /* WANT_COMMIT was sent */
-	MS_STEP_WOKEN,     /* the record is known, the restorer was told; 1: committed */
+	MS_STEP_FIT,     /* what is needed is there */
+	MS_STEP_SPAWNED, /* the restorer runs */
+	MS_STEP_READY,   /* it has namespaces and an empty memory */
+	MS_STEP_CHECKED, /* it has the image, whole and checked; bytes */
+	MS_STEP_ASKED,   /* WANT_COMMIT was sent */
+	MS_STEP_WOKEN,   /* the record is known, the restorer was told; 1: committed */
 	/* the member's, at the source */
-	MS_STEP_LOOKED,    /* it can be captured */
-	MS_STEP_LAID_OUT,  /* the target has mapped its memory and begun to populate it; pages announced */
-	MS_STEP_SENDING,   /* in a round that takes long: bytes so far, bytes of the whole estimate, round */
-	MS_STEP_ROUND,     /* one more round was sent; bytes, pages, ns, bytes written meanwhile */
-	MS_STEP_DRAINED,   /* its streams allow the freeze */
-	MS_STEP_PARKED,    /* no thread runs; threads, drained, mirrored */
-	MS_STEP_HANDED,    /* the mirror has the legs */
-	MS_STEP_BAGGED,    /* the state of the process is in its baggage */
-	MS_STEP_SENT,      /* the last byte is in the socket; pages sent, zero, backed by files; faults in the freeze */
+	MS_STEP_LOOKED,   /* it can be captured */
+	MS_STEP_LAID_OUT, /* the target has mapped its memory and begun to populate it; pages announced */
+	MS_STEP_SENDING,  /* in a round that takes long: bytes so far, bytes of the whole estimate, round */
+	MS_STEP_ROUND,    /* one more round was sent; bytes, pages, ns, bytes written meanwhile */
+	MS_STEP_DRAINED,  /* its streams allow the freeze */
+	MS_STEP_PARKED,   /* no thread runs; threads, drained, mirrored */
+	MS_STEP_HANDED,   /* the mirror has the legs */
+	MS_STEP_BAGGED,   /* the state of the process is in its baggage */
+	MS_STEP_SENT,     /* the last byte is in the socket; pages sent, zero, backed by files; faults in the freeze */
 	/* the restorer's */
-	MS_STEP_ENTERED,   /* clocks and threads are made */
-	MS_STEP_SUMMED,    /* the sum is right; pages, zero pages, faults since the freeze, pages compared */
-	MS_STEP_PREPARED,  /* descriptors, marks and threads are in place */
-	MS_STEP_GOING,     /* the outcome is known: becomes the member */
+	MS_STEP_ENTERED,  /* clocks and threads are made */
+	MS_STEP_SUMMED,   /* the sum is right; pages, zero pages, faults since the freeze, pages compared */
+	MS_STEP_PREPARED, /* descriptors, marks and threads are in place */
+	MS_STEP_GOING,    /* the outcome is known: becomes the member */
 	MS_STEP_COUNT,
 };
 
 static inline const char *ms_step_name(enum ms_step step)
 {
 	static const char names[MS_STEP_COUNT][12] = {
-		[MS_STEP_ACCEPTED] = "accepted",
-		[MS_STEP_BEGUN] = "begun",
-		[MS_STEP_WANTED] = "wanted",
-		[MS_STEP_RECORDED] = "recorded",
-		[MS_STEP_TOLD_ONE] = "told-one",
-		[MS_STEP_TOLD] = "told",
-		[MS_STEP_RESUMED] = "resumed",
-		[MS_STEP_RELINKED] = "relinked",
-		[MS_STEP_UNMIRRORED] = "unmirrored",
-		[MS_STEP_REPORTED] = "reported",
-		[MS_STEP_COLLECTED] = "collected",
-		[MS_STEP_ANSWERED] = "answered",
-		[MS_STEP_DIALLED] = "dialled",
-		[MS_STEP_ORDERED] = "ordered",
-		[MS_STEP_PUMPED] = "pumped",
-		[MS_STEP_PASSED] = "passed",
-		[MS_STEP_LEFT] = "left",
-		[MS_STEP_FIT] = "fit",
-		[MS_STEP_SPAWNED] = "spawned",
-		[MS_STEP_READY] = "ready",
-		[MS_STEP_CHECKED] = "checked",
-		[MS_STEP_ASKED] = "asked",
-		[MS_STEP_WOKEN] = "woken",
-		[MS_STEP_LOOKED] = "looked",
-		[MS_STEP_LAID_OUT] = "laid-out",
-		[MS_STEP_SENDING] = "sending",
-		[MS_STEP_ROUND] = "round",
-		[MS_STEP_DRAINED] = "drained",
-		[MS_STEP_PARKED] = "parked",
-		[MS_STEP_HANDED] = "handed",
-		[MS_STEP_BAGGED] = "bagged",
-		[MS_STEP_SENT] = "sent",
-		[MS_STEP_ENTERED] = "entered",
-		[MS_STEP_SUMMED] = "summed",
-		[MS_STEP_PREPARED] = "prepared",
-		[MS_STEP_GOING] = "going",
+		[MS_STEP_ACCEPTED] = "accepted", [MS_STEP_BEGUN] = "begun",         [MS_STEP_WANTED] = "wanted",
+		[MS_STEP_RECORDED] = "recorded", [MS_STEP_TOLD_ONE] = "told-one",   [MS_STEP_TOLD] = "told",
+		[MS_STEP_RESUMED] = "resumed",   [MS_STEP_RELINKED] = "relinked",   [MS_STEP_UNMIRRORED] = "unmirrored",
+		[MS_STEP_REPORTED] = "reported", [MS_STEP_COLLECTED] = "collected", [MS_STEP_ANSWERED] = "answered",
+		[MS_STEP_DIALLED] = "dialled",   [MS_STEP_ORDERED] = "ordered",     [MS_STEP_PUMPED] = "pumped",
+		[MS_STEP_PASSED] = "passed",     [MS_STEP_LEFT] = "left",           [MS_STEP_FIT] = "fit",
+		[MS_STEP_SPAWNED] = "spawned",   [MS_STEP_READY] = "ready",         [MS_STEP_CHECKED] = "checked",
+		[MS_STEP_ASKED] = "asked",       [MS_STEP_WOKEN] = "woken",         [MS_STEP_LOOKED] = "looked",
+		[MS_STEP_LAID_OUT] = "laid-out", [MS_STEP_SENDING] = "sending",     [MS_STEP_ROUND] = "round",
+		[MS_STEP_DRAINED] = "drained",   [MS_STEP_PARKED] = "parked",       [MS_STEP_HANDED] = "handed",
+		[MS_STEP_BAGGED] = "bagged",     [MS_STEP_SENT] = "sent",           [MS_STEP_ENTERED] = "entered",
+		[MS_STEP_SUMMED] = "summed",     [MS_STEP_PREPARED] = "prepared",   [MS_STEP_GOING] = "going",
 	};
 
 	return step > MS_STEP_NONE && step < MS_STEP_COUNT ? names[step] : "";
@@ -106,10 +82,10 @@ static inline const char *ms_step_name(enum ms_step step)
 static inline const char *ms_step_actor(enum ms_step step)
 {
 	return step <= MS_STEP_NONE || step >= MS_STEP_COUNT ? ""
-	       : step <= MS_STEP_REPORTED		     ? "coordinator"
-	       : step <= MS_STEP_LEFT			     ? "source daemon"
-	       : step <= MS_STEP_WOKEN			     ? "target daemon"
-	       : step <= MS_STEP_SENT			     ? "member"
+	       : step <= MS_STEP_REPORTED                    ? "coordinator"
+	       : step <= MS_STEP_LEFT                        ? "source daemon"
+	       : step <= MS_STEP_WOKEN                       ? "target daemon"
+	       : step <= MS_STEP_SENT                        ? "member"
 							     : "restorer";
 }
 

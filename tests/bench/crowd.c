@@ -91,7 +91,8 @@ static int call(const struct sockaddr_in *to, int count)
 		for (int i = 0; i < count; i++) {
 			uint32_t word = 0;
 
-			if (recv(fds[i], &word, sizeof(word), MSG_WAITALL) != sizeof(word) || word != (turn << 16 | (uint32_t)i))
+			if (recv(fds[i], &word, sizeof(word), MSG_WAITALL) != sizeof(word) ||
+			    word != (turn << 16 | (uint32_t)i))
 				die("a wrong answer");
 		}
 		printf("all %.1f\n", now_ms() - start);

@@ -21,8 +21,8 @@ static void connect_all(void)
 	int mine = rank, other;
 
 	for (int step = 1; step < ranks; step++)
-		MPI_Sendrecv(&mine, 1, MPI_INT, (rank + step) % ranks, 0, &other, 1, MPI_INT, (rank + ranks - step) % ranks, 0,
-			     MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+		MPI_Sendrecv(&mine, 1, MPI_INT, (rank + step) % ranks, 0, &other, 1, MPI_INT,
+			     (rank + ranks - step) % ranks, 0, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
 }
 
 /* The token is 1 in its last turn. */

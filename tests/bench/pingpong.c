@@ -14,7 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const int sizes[] = {1, 64, 1024, 8192, 65536, 1048576, 4194304};
+static const int sizes[] = { 1, 64, 1024, 8192, 65536, 1048576, 4194304 };
 
 static double batch(char *buffer, int bytes, int rank, int rounds)
 {

@@ -4,9 +4,9 @@
 
 #include <time.h>
 
-static const struct feature *const all[] = { memory_features, signal_features, thread_features,
-					      file_features,   lock_features,	 context_features,
-					      process_features, object_features, more_features };
+static const struct feature *const all[] = { memory_features,  signal_features, thread_features,
+					     file_features,    lock_features,   context_features,
+					     process_features, object_features, more_features };
 static const char *dir;
 
 int feature_moves = 3;

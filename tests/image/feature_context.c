@@ -262,8 +262,7 @@ static void altstacks(void)
 			CHECK(pthread_kill(t[i], SIGUSR1) == 0);
 			while (((volatile struct on_alt *)&alt[i])->hits <= k)
 				usleep(200);
-			CHECK(alt[i].sp > alt[i].stack.ss_sp &&
-			      (char *)alt[i].sp < (char *)alt[i].stack.ss_sp + 65536);
+			CHECK(alt[i].sp > alt[i].stack.ss_sp && (char *)alt[i].sp < (char *)alt[i].stack.ss_sp + 65536);
 		}
 	}
 	stop = 1;
@@ -420,7 +419,9 @@ static void note(union sigval v)
 /* A timer whose end calls a function in a thread: the C library has a helper thread for it. */
 static void timer_threads(void)
 {
-	struct sigevent ev = { .sigev_notify = SIGEV_THREAD, .sigev_notify_function = note, .sigev_value.sival_int = 1 };
+	struct sigevent ev = { .sigev_notify = SIGEV_THREAD,
+			       .sigev_notify_function = note,
+			       .sigev_value.sival_int = 1 };
 	struct itimerspec every = { { 0, 5000000 }, { 0, 5000000 } };
 	timer_t t;
 
@@ -474,7 +475,9 @@ static void asynchronous_io(void)
 	CHECK(fd >= 0 && write(fd, "0123456789", 10) == 10);
 	for (int k = 0; k < MOVES; k++) {
 		for (int i = 0; i < 9; i++) {
-			job[i] = (struct aiocb){ .aio_fildes = fd, .aio_buf = text[i], .aio_nbytes = 1, .aio_offset = i };
+			job[i] = (struct aiocb){
+				.aio_fildes = fd, .aio_buf = text[i], .aio_nbytes = 1, .aio_offset = i
+			};
 			CHECK(aio_read(&job[i]) == 0);
 		}
 		CHECK(member_move() == 0);

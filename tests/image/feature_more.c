@@ -111,7 +111,8 @@ static bool ofd_locked(const char *path, off_t at)
 /* Locks of an open file description, shared ones and exclusive ones, several in a file. */
 static void ofd_locks(void)
 {
-	struct flock w = { .l_type = F_WRLCK, .l_start = 10, .l_len = 5 }, r = { .l_type = F_RDLCK, .l_start = 100, .l_len = 1 };
+	struct flock w = { .l_type = F_WRLCK, .l_start = 10, .l_len = 5 },
+		     r = { .l_type = F_RDLCK, .l_start = 100, .l_len = 1 };
 	char path[512];
 	int fd;
 
@@ -193,7 +194,11 @@ static void reserved(void)
 }
 
 const struct feature more_features[] = {
-	{ "cpu-timers", cpu_timers },	      { "thread-timer", thread_timer }, { "ofd-locks", ofd_locks },
-	{ "edge-triggered", edge_triggered }, { "guard-pages", guard_pages },	{ "reserved", reserved },
+	{ "cpu-timers", cpu_timers },
+	{ "thread-timer", thread_timer },
+	{ "ofd-locks", ofd_locks },
+	{ "edge-triggered", edge_triggered },
+	{ "guard-pages", guard_pages },
+	{ "reserved", reserved },
 	{ NULL, NULL },
 };

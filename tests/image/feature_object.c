@@ -125,8 +125,8 @@ static const struct {
 	const char flag[4];
 	int advice;
 } advised[] = {
-	{ " dc", MADV_DONTFORK }, { " wf", MADV_WIPEONFORK }, { " mg", MADV_MERGEABLE },   { " hg", MADV_HUGEPAGE },
-	{ " nh", MADV_NOHUGEPAGE }, { " dd", MADV_DONTDUMP }, { " sr", MADV_SEQUENTIAL }, { " rr", MADV_RANDOM },
+	{ " dc", MADV_DONTFORK },   { " wf", MADV_WIPEONFORK }, { " mg", MADV_MERGEABLE },  { " hg", MADV_HUGEPAGE },
+	{ " nh", MADV_NOHUGEPAGE }, { " dd", MADV_DONTDUMP },   { " sr", MADV_SEQUENTIAL }, { " rr", MADV_RANDOM },
 };
 
 enum { ADVISED = sizeof(advised) / sizeof(advised[0]), PIECE = 4 << 20 };

@@ -215,8 +215,8 @@ static void environment(void)
 
 static void limits(void)
 {
-	static const int which[] = { RLIMIT_AS, RLIMIT_CORE, RLIMIT_DATA, RLIMIT_FSIZE, RLIMIT_STACK, RLIMIT_NPROC,
-				     RLIMIT_SIGPENDING, RLIMIT_MSGQUEUE, RLIMIT_MEMLOCK };
+	static const int which[] = { RLIMIT_AS,    RLIMIT_CORE,       RLIMIT_DATA,     RLIMIT_FSIZE,  RLIMIT_STACK,
+				     RLIMIT_NPROC, RLIMIT_SIGPENDING, RLIMIT_MSGQUEUE, RLIMIT_MEMLOCK };
 	struct rlimit want[9], now;
 
 	for (int i = 0; i < 9; i++) {

@@ -252,6 +252,7 @@ __attribute__((constructor)) static void member_start(void)
 	control_fd = atoi(fd);
 	unsetenv("MEMBER_FD");
 	unsetenv("LD_PRELOAD");
-	memset(&sa.sa_mask, 0xff, sizeof(sa.sa_mask)); /* sigfillset leaves out the C library's own, and the freeze sends one of them */
+	memset(&sa.sa_mask, 0xff,
+	       sizeof(sa.sa_mask)); /* sigfillset leaves out the C library's own, and the freeze sends one of them */
 	sigaction(MS_KICK_SIGNAL, &sa, NULL);
 }

@@ -209,11 +209,19 @@ static const struct {
 	const char *name;
 	void (*begin)(void), (*end)(void);
 } all[] = {
-	{ "child", do_child, undo_child },     { "socket", do_socket, close_both }, { "fifo", do_fifo, close_both },
-	{ "pipe", do_pipe, undo_pipe },       { "device", do_device, close_both }, { "named", do_named, undo_named },
-	{ "segment", do_segment, undo_segment }, { "flying", do_flying, close_both }, { "listener", do_listener, close_both },
-	{ "lease", do_lease, close_both }, { "directory", do_directory, undo_directory },
-	{ "inotify", do_inotify, close_both }, { "filter", do_filter, NULL },
+	{ "child", do_child, undo_child },
+	{ "socket", do_socket, close_both },
+	{ "fifo", do_fifo, close_both },
+	{ "pipe", do_pipe, undo_pipe },
+	{ "device", do_device, close_both },
+	{ "named", do_named, undo_named },
+	{ "segment", do_segment, undo_segment },
+	{ "flying", do_flying, close_both },
+	{ "listener", do_listener, close_both },
+	{ "lease", do_lease, close_both },
+	{ "directory", do_directory, undo_directory },
+	{ "inotify", do_inotify, close_both },
+	{ "filter", do_filter, NULL },
 };
 
 int main(int argc, char **argv)

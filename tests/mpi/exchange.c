@@ -37,7 +37,8 @@ static void check(const uint64_t *words, size_t count, int from, int to, int rou
 
 	for (i = 0; i < count; i++)
 		if (words[i] != word_of(from, to, round, i)) {
-			fprintf(stderr, "exchange: rank %d, round %d, from rank %d: word %zu is wrong\n", to, round, from, i);
+			fprintf(stderr, "exchange: rank %d, round %d, from rank %d: word %zu is wrong\n", to, round,
+				from, i);
 			MPI_Abort(MPI_COMM_WORLD, 1);
 		}
 }
@@ -76,10 +77,12 @@ int main(int argc, char **argv)
 		round++;
 		for (side = 0; side < 2; side++) {
 			fill(out[side], count, rank, peer[side], round);
-			MPI_Irecv(in[side], (int)count, MPI_UINT64_T, peer[side], round, MPI_COMM_WORLD, &requests[side]);
+			MPI_Irecv(in[side], (int)count, MPI_UINT64_T, peer[side], round, MPI_COMM_WORLD,
+				  &requests[side]);
 		}
 		for (side = 0; side < 2; side++)
-			MPI_Isend(out[side], (int)count, MPI_UINT64_T, peer[side], round, MPI_COMM_WORLD, &requests[2 + side]);
+			MPI_Isend(out[side], (int)count, MPI_UINT64_T, peer[side], round, MPI_COMM_WORLD,
+				  &requests[2 + side]);
 		MPI_Waitall(4, requests, statuses);
 		for (side = 0; side < 2; side++)
 			check(in[side], count, peer[side], rank, round);

@@ -35,10 +35,12 @@ static double number(hsize_t step, hsize_t row, hsize_t column)
 /* The rows of `owner` in a plane. */
 static hid_t select_rows(hid_t set, hsize_t step, int owner)
 {
-	hsize_t start[3] = { step, (hsize_t)owner, 0 }, stride[3] = { 1, (hsize_t)ranks, 1 }, count[3] = { 1, ROWS, COLUMNS };
+	hsize_t start[3] = { step, (hsize_t)owner, 0 }, stride[3] = { 1, (hsize_t)ranks, 1 },
+		count[3] = { 1, ROWS, COLUMNS };
 	hid_t space = H5Dget_space(set);
 
-	must(space >= 0 && H5Sselect_hyperslab(space, H5S_SELECT_SET, start, stride, count, NULL) >= 0, "selecting rows");
+	must(space >= 0 && H5Sselect_hyperslab(space, H5S_SELECT_SET, start, stride, count, NULL) >= 0,
+	     "selecting rows");
 	return space;
 }
 
@@ -63,7 +65,8 @@ static void check_step(hid_t set, hid_t memory, hid_t how, hsize_t step)
 	must(H5Dread(set, H5T_NATIVE_DOUBLE, memory, space, how, rows) >= 0, "reading");
 	for (int i = 0; i < ROWS; i++)
 		for (int k = 0; k < COLUMNS; k++)
-			must(rows[i][k] == number(step, (hsize_t)(owner + i * ranks), (hsize_t)k), "comparing what was read");
+			must(rows[i][k] == number(step, (hsize_t)(owner + i * ranks), (hsize_t)k),
+			     "comparing what was read");
 	H5Sclose(space);
 }
 
@@ -71,7 +74,8 @@ static void work(hid_t file, hsize_t steps)
 {
 	hsize_t size[3] = { steps, (hsize_t)ranks * ROWS, COLUMNS }, part[3] = { 1, ROWS, COLUMNS };
 	hid_t whole = H5Screate_simple(3, size, NULL), memory = H5Screate_simple(3, part, NULL);
-	hid_t plain = H5Pcreate(H5P_DATASET_CREATE), how[2] = { H5Pcreate(H5P_DATASET_XFER), H5Pcreate(H5P_DATASET_XFER) };
+	hid_t plain = H5Pcreate(H5P_DATASET_CREATE),
+	      how[2] = { H5Pcreate(H5P_DATASET_XFER), H5Pcreate(H5P_DATASET_XFER) };
 	hid_t set;
 
 	H5Pset_obj_track_times(plain, 0);

@@ -174,7 +174,8 @@ static void join(const char *port)
 		if (connect(fd, (struct sockaddr *)&at, sizeof(at)))
 			die("cannot connect");
 	} else {
-		if (bind(fd, (struct sockaddr *)&at, sizeof(at)) || listen(fd, 1) || getsockname(fd, (struct sockaddr *)&at, &size))
+		if (bind(fd, (struct sockaddr *)&at, sizeof(at)) || listen(fd, 1) ||
+		    getsockname(fd, (struct sockaddr *)&at, &size))
 			die("cannot listen");
 		printf("tcp %d\n", ntohs(at.sin_port));
 		fflush(stdout);

@@ -69,8 +69,9 @@ int main(int argc, char **argv)
 			MPI_Comm_free(&nearer);
 			for (i = 0; i < WORDS && base[i] == (i ^ rank); i++)
 				;
-			printf("rank %d: on %s, moves %llu, %s, shares with %d then %d, window %s\n", rank, name, value(moves),
-			       value(frozen) > 0 ? "stood still" : "never stood still", sharers, again, i == WORDS ? "whole" : "torn");
+			printf("rank %d: on %s, moves %llu, %s, shares with %d then %d, window %s\n", rank, name,
+			       value(moves), value(frozen) > 0 ? "stood still" : "never stood still", sharers, again,
+			       i == WORDS ? "whole" : "torn");
 			fflush(stdout);
 			strcpy(old, name);
 		}

@@ -59,7 +59,8 @@ int main(int argc, char **argv)
 	MPI_Reduce(&crc, &lowest, 1, MPI_UINT32_T, MPI_MIN, 0, MPI_COMM_WORLD);
 	MPI_Reduce(&crc, &highest, 1, MPI_UINT32_T, MPI_MAX, 0, MPI_COMM_WORLD);
 	if (rank == 0)
-		printf("bytes %" PRIu64 " crc %08" PRIx32 "%s\n", total, crc ^ 0xffffffff, lowest == highest ? "" : " and ranks differ");
+		printf("bytes %" PRIu64 " crc %08" PRIx32 "%s\n", total, crc ^ 0xffffffff,
+		       lowest == highest ? "" : " and ranks differ");
 	MPI_Finalize();
 	return 0;
 }

@@ -87,17 +87,57 @@ static struct iovec *vec(char *bytes)
 	return iov;
 }
 
-static long c_write(void) { return echoed(write(s, out, CALLS_N)); }
-static long c_writev(void) { return echoed(writev(s, vec(out), 2)); }
-static long c_send(void) { return echoed(send(s, out, CALLS_N, MSG_NOSIGNAL)); }
-static long c_sendto(void) { return echoed(sendto(s, out, CALLS_N, 0, (struct sockaddr *)&peer, sizeof(peer))); }
-static long c_read(void) { return fetch(), fetched(read(s, in, sizeof(in))); }
-static long c_readv(void) { return fetch(), fetched(readv(s, vec(in), 2)); }
-static long c_recv(void) { return fetch(), fetched(recv(s, in, CALLS_N, MSG_WAITALL)); }
-static long c_dup(void) { int fd = dup(s); long n = echoed(write(fd, out, CALLS_N)); return close(fd), n; }
-static long c_dup2(void) { int fd = dup2(s, 90); long n = echoed(write(fd, out, CALLS_N)); return close(fd), n; }
-static long c_dup3(void) { int fd = dup3(s, 91, O_CLOEXEC); long n = echoed(write(fd, out, CALLS_N)); return close(fd), n; }
-static long c_ioctl(void) { int n = 0; return fetch(), ioctl(s, FIONREAD, &n), fetched(recv(s, in, (size_t)n, 0)); }
+static long c_write(void)
+{
+	return echoed(write(s, out, CALLS_N));
+}
+static long c_writev(void)
+{
+	return echoed(writev(s, vec(out), 2));
+}
+static long c_send(void)
+{
+	return echoed(send(s, out, CALLS_N, MSG_NOSIGNAL));
+}
+static long c_sendto(void)
+{
+	return echoed(sendto(s, out, CALLS_N, 0, (struct sockaddr *)&peer, sizeof(peer)));
+}
+static long c_read(void)
+{
+	return fetch(), fetched(read(s, in, sizeof(in)));
+}
+static long c_readv(void)
+{
+	return fetch(), fetched(readv(s, vec(in), 2));
+}
+static long c_recv(void)
+{
+	return fetch(), fetched(recv(s, in, CALLS_N, MSG_WAITALL));
+}
+static long c_dup(void)
+{
+	int fd = dup(s);
+	long n = echoed(write(fd, out, CALLS_N));
+	return close(fd), n;
+}
+static long c_dup2(void)
+{
+	int fd = dup2(s, 90);
+	long n = echoed(write(fd, out, CALLS_N));
+	return close(fd), n;
+}
+static long c_dup3(void)
+{
+	int fd = dup3(s, 91, O_CLOEXEC);
+	long n = echoed(write(fd, out, CALLS_N));
+	return close(fd), n;
+}
+static long c_ioctl(void)
+{
+	int n = 0;
+	return fetch(), ioctl(s, FIONREAD, &n), fetched(recv(s, in, (size_t)n, 0));
+}
 
 static long c_sendmsg(void)
 {
@@ -206,8 +246,8 @@ static long c_getsockopt(void)
 	int on = 1, type = 0, delay = 0;
 	socklen_t size = sizeof(int);
 
-	if (setsockopt(s, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) || getsockopt(s, SOL_SOCKET, SO_TYPE, &type, &size) ||
-	    getsockopt(s, IPPROTO_TCP, TCP_NODELAY, &delay, &size))
+	if (setsockopt(s, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) ||
+	    getsockopt(s, SOL_SOCKET, SO_TYPE, &type, &size) || getsockopt(s, IPPROTO_TCP, TCP_NODELAY, &delay, &size))
 		return result(-1);
 	return type * 10 + (delay != 0);
 }
@@ -278,8 +318,14 @@ static long select_by(bool p)
 	return n * 100 + fetched(read(s, in, sizeof(in)));
 }
 
-static long c_select(void) { return select_by(false); }
-static long c_pselect(void) { return select_by(true); }
+static long c_select(void)
+{
+	return select_by(false);
+}
+static long c_pselect(void)
+{
+	return select_by(true);
+}
 
 enum epoll_kind { BY_WAIT, BY_PWAIT, BY_PWAIT2 };
 
@@ -292,28 +338,52 @@ static long epoll_by(enum epoll_kind kind, int set, uint32_t mode)
 	n = epoll_wait(set, &e, 1, 0);
 	fetch();
 	switch (kind) {
-	case BY_WAIT: n = n * 10 + epoll_wait(set, &e, 1, -1); break;
-	case BY_PWAIT: n = n * 10 + epoll_pwait(set, &e, 1, -1, NULL); break;
-	default: n = n * 10 + epoll_pwait2(set, &e, 1, NULL, NULL);
+	case BY_WAIT:
+		n = n * 10 + epoll_wait(set, &e, 1, -1);
+		break;
+	case BY_PWAIT:
+		n = n * 10 + epoll_pwait(set, &e, 1, -1, NULL);
+		break;
+	default:
+		n = n * 10 + epoll_pwait2(set, &e, 1, NULL, NULL);
 	}
 	n = n * 100 + fetched(read(s, in, sizeof(in))) + (long)e.data.u64 * 10000 + e.events * 10000000;
 	close(set);
 	return n;
 }
 
-static long c_epoll_create(void) { return epoll_by(BY_WAIT, epoll_create(1), 0); }
-static long c_epoll_create1(void) { return epoll_by(BY_WAIT, epoll_create1(EPOLL_CLOEXEC), 0); }
-static long c_epoll_ctl(void) { return epoll_by(BY_WAIT, epoll_create1(0), EPOLLONESHOT); }
-static long c_epoll_wait(void) { return epoll_by(BY_WAIT, epoll_create1(0), EPOLLET); }
-static long c_epoll_pwait(void) { return epoll_by(BY_PWAIT, epoll_create1(0), EPOLLET); }
-static long c_epoll_pwait2(void) { return epoll_by(BY_PWAIT2, epoll_create1(0), 0); }
+static long c_epoll_create(void)
+{
+	return epoll_by(BY_WAIT, epoll_create(1), 0);
+}
+static long c_epoll_create1(void)
+{
+	return epoll_by(BY_WAIT, epoll_create1(EPOLL_CLOEXEC), 0);
+}
+static long c_epoll_ctl(void)
+{
+	return epoll_by(BY_WAIT, epoll_create1(0), EPOLLONESHOT);
+}
+static long c_epoll_wait(void)
+{
+	return epoll_by(BY_WAIT, epoll_create1(0), EPOLLET);
+}
+static long c_epoll_pwait(void)
+{
+	return epoll_by(BY_PWAIT, epoll_create1(0), EPOLLET);
+}
+static long c_epoll_pwait2(void)
+{
+	return epoll_by(BY_PWAIT2, epoll_create1(0), 0);
+}
 
 /* A child writes on the stream. */
 static long child_wrote(pid_t pid)
 {
 	int status;
 
-	return waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0 ? echoed(CALLS_N) : -1002;
+	return waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0 ? echoed(CALLS_N)
+												: -1002;
 }
 
 static long c_fork(void)
@@ -374,9 +444,11 @@ static long accepted(bool four)
 	long n = 0;
 
 	setsockopt(l, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
-	if (l < 0 || c < 0 || bind(l, (struct sockaddr *)&a, sizeof(a)) || listen(l, 3) || connect(c, (struct sockaddr *)&a, sizeof(a)))
+	if (l < 0 || c < 0 || bind(l, (struct sockaddr *)&a, sizeof(a)) || listen(l, 3) ||
+	    connect(c, (struct sockaddr *)&a, sizeof(a)))
 		return result(-1);
-	k = four ? accept4(l, (struct sockaddr *)&from, &size, SOCK_CLOEXEC) : accept(l, (struct sockaddr *)&from, &size);
+	k = four ? accept4(l, (struct sockaddr *)&from, &size, SOCK_CLOEXEC)
+		 : accept(l, (struct sockaddr *)&from, &size);
 	if (k < 0)
 		return result(-1);
 	memset(in, 0, sizeof(in));
@@ -389,8 +461,14 @@ static long accepted(bool four)
 	return n;
 }
 
-static long c_accept(void) { return accepted(false); }
-static long c_accept4(void) { return accepted(true); }
+static long c_accept(void)
+{
+	return accepted(false);
+}
+static long c_accept4(void)
+{
+	return accepted(true);
+}
 
 static long c_socketpair(void)
 {
@@ -406,15 +484,59 @@ static long c_socketpair(void)
 	return n;
 }
 
-#define CALL(name) { #name, c_##name }
+#define CALL(name)                                                                                                     \
+	{                                                                                                              \
+#name, c_##name                                                                                        \
+	}
 static const struct call calls[] = {
-	CALL(read), CALL(readv), CALL(recv), CALL(recvfrom), CALL(recvmsg), CALL(recvmmsg), CALL(write), CALL(writev), CALL(send),
-	CALL(sendto), CALL(sendmsg), CALL(sendmmsg), CALL(sendfile), CALL(splice), CALL(stdio), CALL(dup), CALL(dup2), CALL(dup3),
-	CALL(fcntl), CALL(ioctl), CALL(close_range), CALL(getsockopt), CALL(setsockopt), CALL(getpeername), CALL(getsockname),
-	CALL(poll), CALL(ppoll), CALL(select), CALL(pselect), CALL(epoll_create), CALL(epoll_create1), CALL(epoll_ctl),
-	CALL(epoll_wait), CALL(epoll_pwait), CALL(epoll_pwait2), CALL(fork), CALL(vfork), CALL(posix_spawn), CALL(popen),
-	CALL(accept), CALL(accept4), { "socket", c_accept }, { "bind", c_accept }, { "listen", c_accept }, { "connect", c_accept },
-	{ "shutdown", c_accept }, { "close", c_accept }, CALL(socketpair),
+	CALL(read),
+	CALL(readv),
+	CALL(recv),
+	CALL(recvfrom),
+	CALL(recvmsg),
+	CALL(recvmmsg),
+	CALL(write),
+	CALL(writev),
+	CALL(send),
+	CALL(sendto),
+	CALL(sendmsg),
+	CALL(sendmmsg),
+	CALL(sendfile),
+	CALL(splice),
+	CALL(stdio),
+	CALL(dup),
+	CALL(dup2),
+	CALL(dup3),
+	CALL(fcntl),
+	CALL(ioctl),
+	CALL(close_range),
+	CALL(getsockopt),
+	CALL(setsockopt),
+	CALL(getpeername),
+	CALL(getsockname),
+	CALL(poll),
+	CALL(ppoll),
+	CALL(select),
+	CALL(pselect),
+	CALL(epoll_create),
+	CALL(epoll_create1),
+	CALL(epoll_ctl),
+	CALL(epoll_wait),
+	CALL(epoll_pwait),
+	CALL(epoll_pwait2),
+	CALL(fork),
+	CALL(vfork),
+	CALL(posix_spawn),
+	CALL(popen),
+	CALL(accept),
+	CALL(accept4),
+	{ "socket", c_accept },
+	{ "bind", c_accept },
+	{ "listen", c_accept },
+	{ "connect", c_accept },
+	{ "shutdown", c_accept },
+	{ "close", c_accept },
+	CALL(socketpair),
 };
 
 static struct sockaddr_in name(const char *ip, const char *port)

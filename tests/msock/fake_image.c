@@ -65,7 +65,8 @@ void image_park(void *ucontext)
 			fake_set(FAKE_RUN);
 			break;
 		}
-		ms_futex((void *)&fake_state, FUTEX_WAIT, state, NULL); /* of what was looked at, or a change is slept through */
+		ms_futex((void *)&fake_state, FUTEX_WAIT, state,
+			 NULL); /* of what was looked at, or a change is slept through */
 	}
 	__atomic_add_fetch(&fake_left, 1, __ATOMIC_SEQ_CST);
 }

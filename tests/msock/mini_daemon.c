@@ -21,8 +21,17 @@
 #include "proto/codec.h"
 #include "proto/wire.h"
 
-enum { HOST_FIRST = 0x7f000002, HOSTS = 20, VIRTUAL_FIRST = 0x64400001, HELD = 4096, PACKET = 4096,
-       WHERES = MINI_MIRRORS + 2 * MINI_MEMBERS, WHERE_IMAGE = 100, QUEUE_FULL = 100000, MIRROR_PATIENCE_S = 60 };
+enum {
+	HOST_FIRST = 0x7f000002,
+	HOSTS = 20,
+	VIRTUAL_FIRST = 0x64400001,
+	HELD = 4096,
+	PACKET = 4096,
+	WHERES = MINI_MIRRORS + 2 * MINI_MEMBERS,
+	WHERE_IMAGE = 100,
+	QUEUE_FULL = 100000,
+	MIRROR_PATIENCE_S = 60
+};
 
 enum fate { FATE_COMMIT, FATE_ABORT, FATE_FAIL, FATE_EARLY };
 
@@ -45,8 +54,8 @@ struct member {
 	uint64_t next_ns; /* time of its next move */
 	uint64_t fate_ns; /* FATE_EARLY: when */
 	enum fate fate;
-	int image;        /* our end */
-	int mirror;       /* index; -1: none */
+	int image;  /* our end */
+	int mirror; /* index; -1: none */
 	struct held *held;
 	unsigned held_count;
 };
@@ -124,8 +133,13 @@ void mini_create(const struct mini_settings *settings)
 
 		if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair))
 			die("socketpair");
-		members[i] = (struct member){ .fd = pair[0], .child_fd = pair[1], .open = true, .ip = HOST_FIRST + i, .mirror = -1,
-					      .image = -1, .held = calloc(HELD, sizeof(struct held)) };
+		members[i] = (struct member){ .fd = pair[0],
+					      .child_fd = pair[1],
+					      .open = true,
+					      .ip = HOST_FIRST + i,
+					      .mirror = -1,
+					      .image = -1,
+					      .held = calloc(HELD, sizeof(struct held)) };
 	}
 }
 
@@ -432,7 +446,9 @@ static void on_member(unsigned i, uint8_t *packet, size_t n, int *fds, unsigned 
 
 	ms_codec_init(&c, packet + 2, n - 2);
 	switch (packet[1]) {
-	case MS_M_HELLO: welcome(i); break;
+	case MS_M_HELLO:
+		welcome(i);
+		break;
 	case MS_M_SERVING:
 		m->port = ms_get_u16(&c);
 		ms_get_bytes(&c, m->cookie, MS_TOKEN);
@@ -451,8 +467,12 @@ static void on_member(unsigned i, uint8_t *packet, size_t n, int *fds, unsigned 
 		if (a < set.members)
 			relay(a, MS_MEMBER(0, i), c.at, (size_t)(c.end - c.at));
 		break;
-	case MS_M_FROZEN: on_frozen(i, &c); break;
-	case MS_M_MIRROR: on_mirror_list(i, packet, n, fds, count); break;
+	case MS_M_FROZEN:
+		on_frozen(i, &c);
+		break;
+	case MS_M_MIRROR:
+		on_mirror_list(i, packet, n, fds, count);
+		break;
 	case MS_M_IMAGE_SENT:
 		if (ms_get_u64(&c) == m->m && m->phase == MEMBER_FROZEN)
 			abort_move(i);
@@ -469,8 +489,11 @@ static void on_member(unsigned i, uint8_t *packet, size_t n, int *fds, unsigned 
 		}
 		abort_move(i);
 		break;
-	case MS_M_RELINKED: counts.relinked++; break;
-	default: break;
+	case MS_M_RELINKED:
+		counts.relinked++;
+		break;
+	default:
+		break;
 	}
 }
 
@@ -642,7 +665,8 @@ bool mini_mirrors_gone(void)
 			nanosleep(&slice, NULL);
 		}
 		if (!WIFEXITED(status) || WEXITSTATUS(status)) {
-			fprintf(stderr, "# mirror %u of member %u ended with status %x\n", k, mirrors[k].member, (unsigned)status);
+			fprintf(stderr, "# mirror %u of member %u ended with status %x\n", k, mirrors[k].member,
+				(unsigned)status);
 			well = false;
 		}
 	}

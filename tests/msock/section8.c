@@ -38,7 +38,8 @@ enum {
 	DATAGRAM_MAX = 1400,
 	UDP_WAIT_MS = 1000,
 	UDP_LATE = 10, /* times as long for those that are late at the end */
-	UDP_WINDOW = 64, /* datagrams that nobody has told to have come: more would overflow a queue on a busy machine */
+	UDP_WINDOW =
+		64, /* datagrams that nobody has told to have come: more would overflow a queue on a busy machine */
 	UDP_TELL = 16,
 };
 
@@ -405,7 +406,8 @@ static int udpcons(char **args)
 		late += number < highest;
 		highest = number > highest ? number : highest;
 		passed++;
-		if (passed % UDP_TELL == 0 && sendto(fd, &highest, sizeof(highest), 0, (struct sockaddr *)&from, size) < 0)
+		if (passed % UDP_TELL == 0 &&
+		    sendto(fd, &highest, sizeof(highest), 0, (struct sockaddr *)&from, size) < 0)
 			die("sendto");
 	}
 	printf("late %u\n", late);
@@ -532,9 +534,12 @@ int main(int argc, char **argv)
 		int arguments;
 		int (*run)(char **args);
 	} programs[] = {
-		{ "tcpcons", 1, tcpcons },  { "tcpconsfork", 2, tcpconsfork }, { "tcpprod", 4, tcpprod }, { "rndcons", 3, rndcons },
-		{ "rndprod", 5, rndprod },  { "rndpipe", 4, rndpipe },         { "pong", 1, pong },       { "ping", 4, ping },
-		{ "udpcons", 2, udpcons },  { "udpprod", 5, udpprod },         { "udppong", 1, udppong }, { "udpping", 3, udpping },
+		{ "tcpcons", 1, tcpcons }, { "tcpconsfork", 2, tcpconsfork },
+		{ "tcpprod", 4, tcpprod }, { "rndcons", 3, rndcons },
+		{ "rndprod", 5, rndprod }, { "rndpipe", 4, rndpipe },
+		{ "pong", 1, pong },       { "ping", 4, ping },
+		{ "udpcons", 2, udpcons }, { "udpprod", 5, udpprod },
+		{ "udppong", 1, udppong }, { "udpping", 3, udpping },
 	};
 	struct sigaction act = { .sa_handler = on_signal };
 	int status;

@@ -52,9 +52,9 @@ struct flow {
 
 /* Shared by all processes. */
 struct shared {
-	volatile bool stop;  /* no new flows; no new moves */
+	volatile bool stop; /* no new flows; no new moves */
 	volatile bool bad;
-	volatile unsigned mirrors; /* that have not ended: before the members end, each must have been released */
+	volatile unsigned mirrors;   /* that have not ended: before the members end, each must have been released */
 	uint32_t port[MINI_MEMBERS]; /* virtual */
 	uint64_t bytes[MINI_MEMBERS], flows[MINI_MEMBERS], waits[MINI_MEMBERS];
 };
@@ -275,12 +275,16 @@ static void *idle_thread(void *arg)
 static void dump(void)
 {
 	for (struct conn *c = conn_first(); c; c = c->next)
-		fprintf(stderr, "# member %u: sd %d fd %d stream %llx end %u %s leg %u phase %u peer %x want %u registered %x ready %x carry %zu "
-			"written %llu taken %llu engine %x old %x at_end %d eof %d closed %d held %x confirm %u mirrored %d cutter %d offering %d dialling %d\n",
-			me, c->v.sd, c->fd, (unsigned long long)c->s.id, c->s.end, stream_state_name(c->s.state), c->s.leg, c->phase,
-			c->peer_member, c->v.want, c->v.registered, c->v.ready_events, c->carry.length, (unsigned long long)c->s.written,
-			(unsigned long long)c->s.taken, c->leg.events, c->old_leg.events, c->s.at_end, c->s.eof, c->closed, c->s.held,
-			c->confirm_left, c->s.mirrored, c->s.cutter, c->s.offering, c->s.dialling);
+		fprintf(stderr,
+			"# member %u: sd %d fd %d stream %llx end %u %s leg %u phase %u peer %x want %u registered %x "
+			"ready %x carry %zu "
+			"written %llu taken %llu engine %x old %x at_end %d eof %d closed %d held %x confirm %u "
+			"mirrored %d cutter %d offering %d dialling %d\n",
+			me, c->v.sd, c->fd, (unsigned long long)c->s.id, c->s.end, stream_state_name(c->s.state),
+			c->s.leg, c->phase, c->peer_member, c->v.want, c->v.registered, c->v.ready_events,
+			c->carry.length, (unsigned long long)c->s.written, (unsigned long long)c->s.taken,
+			c->leg.events, c->old_leg.events, c->s.at_end, c->s.eof, c->closed, c->s.held, c->confirm_left,
+			c->s.mirrored, c->s.cutter, c->s.offering, c->s.dialling);
 }
 
 /* Time that this process had to see something in: one that was stopped for long has not waited for long. */
@@ -341,8 +345,10 @@ static void member_run(unsigned members, volatile unsigned *quiet)
 				struct flow *f = i < FLOWS ? &outgoing[i] : &incoming[i - FLOWS];
 
 				if (f->sd >= 0)
-					fprintf(stderr, "# member %u: sd %d seed %u end %u sent %u of %u got %u of %u\n", me, f->sd, f->promise.seed,
-						f->end, f->sent, total(f, f->end), f->got, total(f, 1 - f->end));
+					fprintf(stderr,
+						"# member %u: sd %d seed %u end %u sent %u of %u got %u of %u\n", me,
+						f->sd, f->promise.seed, f->end, f->sent, total(f, f->end), f->got,
+						total(f, 1 - f->end));
 			}
 			dump();
 			bad(NULL, "nothing moves any more");
@@ -416,11 +422,12 @@ static void run_moves(struct mini_settings *s, double length_s)
 		flows += shared->flows[i];
 	}
 	mirrors_gone = mini_mirrors_gone();
-	print_message("# %u commits, %u aborted (%u by the member), %u mirrors, legs: %u by mirror, %u drained; relinked %u; "
-		      "%u messages; %llu flows, %llu MB\n",
-		      mini_counts()->committed, mini_counts()->aborted, mini_counts()->failed, mini_counts()->mirrors,
-		      mini_counts()->mirrored_legs, mini_counts()->drained_legs, mini_counts()->relinked, mini_counts()->relays,
-		      (unsigned long long)flows, (unsigned long long)bytes >> 20);
+	print_message(
+		"# %u commits, %u aborted (%u by the member), %u mirrors, legs: %u by mirror, %u drained; relinked %u; "
+		"%u messages; %llu flows, %llu MB\n",
+		mini_counts()->committed, mini_counts()->aborted, mini_counts()->failed, mini_counts()->mirrors,
+		mini_counts()->mirrored_legs, mini_counts()->drained_legs, mini_counts()->relinked,
+		mini_counts()->relays, (unsigned long long)flows, (unsigned long long)bytes >> 20);
 	assert_false(shared->bad);
 	assert_true(mirrors_gone);
 	assert_int_equal(mini_counts()->raced, 0);
@@ -440,8 +447,11 @@ static const char *msmirror_path(void)
 
 static void test_moves(void **state)
 {
-	const char *seed = getenv("MSOCK_TEST_SEED"), *length = getenv("MSOCK_TEST_SECONDS"), *via = getenv("MSOCK_TEST_VIA");
-	const char *drop = getenv("MSOCK_TEST_DROP"), *cuts = getenv("MSOCK_TEST_CUTS"), *commits = getenv("MSOCK_TEST_COMMITS"), *members = getenv("MSOCK_TEST_MEMBERS"), *moves = getenv("MSOCK_TEST_MOVES");
+	const char *seed = getenv("MSOCK_TEST_SEED"), *length = getenv("MSOCK_TEST_SECONDS"),
+		   *via = getenv("MSOCK_TEST_VIA");
+	const char *drop = getenv("MSOCK_TEST_DROP"), *cuts = getenv("MSOCK_TEST_CUTS"),
+		   *commits = getenv("MSOCK_TEST_COMMITS"), *members = getenv("MSOCK_TEST_MEMBERS"),
+		   *moves = getenv("MSOCK_TEST_MOVES");
 	struct mini_settings s = {
 		.members = members ? (unsigned)atoi(members) : 4,
 		.pause_ms = 30,

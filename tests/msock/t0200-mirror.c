@@ -54,7 +54,7 @@ struct scene {
 	struct stream s[MANY];
 	unsigned streams;
 	unsigned attaches;
-	bool ack; /* what is taken */
+	bool ack;   /* what is taken */
 	FILE *said; /* the mirror's stderr; NULL: ours */
 };
 
@@ -86,7 +86,7 @@ static void alarm_set(void)
 
 static void tcp_pair(int pair[2])
 {
-	struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t size = sizeof(at);
 	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
@@ -102,8 +102,9 @@ static void tcp_pair(int pair[2])
 
 static int link_dial(uint16_t port)
 {
-	struct sockaddr_in at = {
-		.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in at = { .sin_family = AF_INET,
+				  .sin_port = htons(port),
+				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	int sock = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	assert_int_equal(connect(sock, (struct sockaddr *)&at, sizeof(at)), 0);
@@ -140,7 +141,7 @@ static void scene_open_to(struct scene *sc, char *const extra[], FILE *said)
 {
 	const char *dir = getenv("MSOCK_HELPERDIR");
 	char path[4096];
-	char *argv[8] = {path};
+	char *argv[8] = { path };
 	int pair[2];
 
 	memset(sc, 0, sizeof(*sc));
@@ -190,9 +191,9 @@ static void scene_start(struct scene *sc)
 static void scene_list(struct scene *sc, unsigned from, unsigned n)
 {
 	uint8_t msg[MS_CTL_MAX];
-	char rights[CMSG_SPACE(sizeof(int) * MS_FDS_MAX)] = {0};
-	struct iovec iov = {.iov_base = msg};
-	struct msghdr packet = {.msg_iov = &iov, .msg_iovlen = 1};
+	char rights[CMSG_SPACE(sizeof(int) * MS_FDS_MAX)] = { 0 };
+	struct iovec iov = { .iov_base = msg };
+	struct msghdr packet = { .msg_iov = &iov, .msg_iovlen = 1 };
 	struct ms_codec c;
 
 	ctl_begin(&c, msg, sizeof(msg), MS_M_MIRROR);
@@ -319,7 +320,7 @@ static void peer_write(struct stream *s)
 		return;
 	s->peer_shut = true;
 	if (s->reset) {
-		setsockopt(s->peer, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
+		setsockopt(s->peer, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 0 }, sizeof(struct linger));
 		close(s->peer);
 		s->peer = -1;
 	} else {
@@ -527,10 +528,10 @@ static void scene_wait(struct scene *sc)
 
 	for (unsigned i = 0; i < sc->streams; i++)
 		if (sc->s[i].peer >= 0 && !sc->s[i].released)
-			p[n++] = (struct pollfd){.fd = sc->s[i].peer,
-						 .events = (sc->s[i].peer_eof ? 0 : POLLIN) |
-							   (sc->s[i].peer_shut ? 0 : POLLOUT)};
-	p[n++] = (struct pollfd){.fd = sc->link, .events = POLLIN};
+			p[n++] = (struct pollfd){ .fd = sc->s[i].peer,
+						  .events = (sc->s[i].peer_eof ? 0 : POLLIN) |
+							    (sc->s[i].peer_shut ? 0 : POLLOUT) };
+	p[n++] = (struct pollfd){ .fd = sc->link, .events = POLLIN };
 	poll(p, n, 1);
 }
 
@@ -542,7 +543,7 @@ static void member_break(struct scene *sc)
 	if (random_below(2))
 		sc->m++;
 	if (random_below(2)) {
-		setsockopt(older, SOL_SOCKET, SO_LINGER, &(struct linger){1, 0}, sizeof(struct linger));
+		setsockopt(older, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 0 }, sizeof(struct linger));
 		close(older);
 		member_attach(sc);
 	} else {
@@ -638,9 +639,9 @@ static void test_abort(void **state)
 	scene_at(sc);
 	member_attach(sc);
 	send_all(sc->s[0].peer, "before", 6);
-	assert_int_equal(poll(&(struct pollfd){.fd = sc->link, .events = POLLIN}, 1, 300), 0);
+	assert_int_equal(poll(&(struct pollfd){ .fd = sc->link, .events = POLLIN }, 1, 300), 0);
 	scene_outcome(sc, false);
-	scene_close(&(struct scene){.pid = sc->pid, .control = sc->control, .link = sc->link}, 0);
+	scene_close(&(struct scene){ .pid = sc->pid, .control = sc->control, .link = sc->link }, 0);
 	assert_int_equal(recv(sc->s[0].mine, buf, sizeof(buf), 0), 6);
 	assert_memory_equal(buf, "before", 6);
 	send_all(sc->s[0].mine, "after", 5);
@@ -783,10 +784,10 @@ static void test_dead_peer(void **state)
 {
 	struct scene *sc = *state;
 	struct stream *s = &sc->s[0];
-	struct pollfd dead = {0};
+	struct pollfd dead = { 0 };
 	FILE *said = tmpfile();
 	uint64_t forwarded;
-	char text[4096] = {0};
+	char text[4096] = { 0 };
 	size_t n;
 
 	scene_open_to(sc, NULL, said);
@@ -860,9 +861,9 @@ static void test_many(void **state)
 
 static void test_ends(void **state)
 {
-	static char *const limited[] = {"--timeout", "1", NULL};
+	static char *const limited[] = { "--timeout", "1", NULL };
 	struct scene *sc = *state;
-	uint8_t msg[2] = {MS_WIRE_VERSION, MS_MC_MEMBER_ENDED};
+	uint8_t msg[2] = { MS_WIRE_VERSION, MS_MC_MEMBER_ENDED };
 	uint64_t forwarded;
 
 	/* the member has ended; the daemon has; the time is over */

@@ -78,7 +78,7 @@ void msock__after_fork_child(void)
  * Signals that are pending together with another kick when this one returns to
  * a read that it had restarted (test_signals_together).
  */
-static volatile int together[3];        /* the signals; 0: none, or sent */
+static volatile int together[3];               /* the signals; 0: none, or sent */
 static volatile unsigned together_kicks = 101; /* since then */
 static int blocked_pipe[2];
 
@@ -124,8 +124,8 @@ __asm__(".pushsection .text\n.type kick_restorer, @function\nkick_restorer: mov 
 
 static void kick_install(void)
 {
-	struct kernel_sigaction act = {kick_handler, SA_SIGINFO | SA_RESTART | SA_ONSTACK | 0x04000000, kick_restorer,
-				       ~(uint64_t)0};
+	struct kernel_sigaction act = { kick_handler, SA_SIGINFO | SA_RESTART | SA_ONSTACK | 0x04000000, kick_restorer,
+					~(uint64_t)0 };
 
 	assert_int_equal(syscall(SYS_rt_sigaction, KICK, &act, NULL, sizeof(act.mask)), 0);
 }
@@ -146,7 +146,7 @@ static uint32_t random_below(uint32_t n)
 
 static void *kicker_run(void *arg)
 {
-	struct timespec pause = {.tv_nsec = 300000};
+	struct timespec pause = { .tv_nsec = 300000 };
 
 	while (kicking) {
 		unsigned before = kicks_in_all;
@@ -192,7 +192,7 @@ static double now(void)
 
 static struct timespec seconds(double s)
 {
-	return (struct timespec){.tv_sec = (time_t)s, .tv_nsec = (s - (time_t)s) * 1e9};
+	return (struct timespec){ .tv_sec = (time_t)s, .tv_nsec = (s - (time_t)s) * 1e9 };
 }
 
 static struct timespec at_in(clockid_t clock, double s)
@@ -257,7 +257,7 @@ static int wait_ppoll(double s)
 
 static int wait_select(double s)
 {
-	struct timeval t = {.tv_sec = (time_t)s, .tv_usec = (s - (time_t)s) * 1e6};
+	struct timeval t = { .tv_sec = (time_t)s, .tv_usec = (s - (time_t)s) * 1e6 };
 	int status = select(0, NULL, NULL, NULL, &t);
 
 	if (status == 0)
@@ -330,7 +330,7 @@ static int wait_sigtimedwait(double s)
 static int wait_semtimedop(double s)
 {
 	struct timespec t = seconds(s);
-	struct sembuf op = {.sem_op = -1};
+	struct sembuf op = { .sem_op = -1 };
 	int id = semget(IPC_PRIVATE, 1, 0600), status = semtimedop(id, &op, 1, &t), error = errno;
 
 	semctl(id, 0, IPC_RMID);
@@ -344,22 +344,22 @@ struct wait {
 };
 
 static const struct wait waits[] = {
-	{"nanosleep", wait_nanosleep, true},
-	{"clock_nanosleep", wait_clock_relative, true},
-	{"clock_nanosleep absolute", wait_clock_absolute, true},
-	{"usleep", wait_usleep, true},
-	{"thrd_sleep", wait_thrd_sleep, true},
-	{"poll", wait_poll, true},
-	{"ppoll", wait_ppoll, true},
-	{"select", wait_select, true},
-	{"pselect", wait_pselect, true},
-	{"epoll_wait", wait_epoll, true},
-	{"epoll_pwait", wait_epoll_pwait, true},
-	{"epoll_pwait2", wait_epoll_pwait2, true},
-	{"sem_timedwait", wait_sem, false},
-	{"sem_clockwait", wait_sem_clock, false},
-	{"sigtimedwait", wait_sigtimedwait, true},
-	{"semtimedop", wait_semtimedop, true},
+	{ "nanosleep", wait_nanosleep, true },
+	{ "clock_nanosleep", wait_clock_relative, true },
+	{ "clock_nanosleep absolute", wait_clock_absolute, true },
+	{ "usleep", wait_usleep, true },
+	{ "thrd_sleep", wait_thrd_sleep, true },
+	{ "poll", wait_poll, true },
+	{ "ppoll", wait_ppoll, true },
+	{ "select", wait_select, true },
+	{ "pselect", wait_pselect, true },
+	{ "epoll_wait", wait_epoll, true },
+	{ "epoll_pwait", wait_epoll_pwait, true },
+	{ "epoll_pwait2", wait_epoll_pwait2, true },
+	{ "sem_timedwait", wait_sem, false },
+	{ "sem_clockwait", wait_sem_clock, false },
+	{ "sigtimedwait", wait_sigtimedwait, true },
+	{ "semtimedop", wait_semtimedop, true },
 };
 enum { WAITS = sizeof(waits) / sizeof(waits[0]) };
 
@@ -431,7 +431,7 @@ static bool is_blocked(void)
 static void *interrupter_run(void *arg)
 {
 	while (interrupting) {
-		struct timespec later = {.tv_nsec = random_below(400000)};
+		struct timespec later = { .tv_nsec = random_below(400000) };
 		unsigned before = alarms;
 		double sent;
 
@@ -452,7 +452,7 @@ static void *interrupter_run(void *arg)
 
 static void alarm_setup(int flags)
 {
-	struct sigaction act = {.sa_handler = on_alarm, .sa_flags = flags};
+	struct sigaction act = { .sa_handler = on_alarm, .sa_flags = flags };
 
 	alarms = 0;
 	assert_int_equal(sigaction(SIGALRM, &act, NULL), 0);
@@ -577,8 +577,10 @@ static int together_end(void **state)
 /* The frames of several handlers lie on each other before the first one runs, that of a kick on top. */
 static void test_signals_together(void **state)
 {
-	static const int sets[][3] = {{SIGALRM}, {SIGUSR1, SIGALRM}, {SIGALRM, SIGUSR2}, {SIGUSR1, SIGALRM, SIGUSR2}};
-	struct sigaction act = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
+	static const int sets[][3] = {
+		{ SIGALRM }, { SIGUSR1, SIGALRM }, { SIGALRM, SIGUSR2 }, { SIGUSR1, SIGALRM, SIGUSR2 }
+	};
+	struct sigaction act = { .sa_handler = on_alarm, .sa_flags = SA_RESTART };
 	char byte;
 
 	alarm_setup(0);
@@ -616,8 +618,8 @@ static void on_step(int signal, siginfo_t *info, void *context)
 
 static void test_window(void **state)
 {
-	static const uint8_t codes[] = {0x75, 0x0f}; /* jne, syscall */
-	struct kernel_sigaction act = {on_step, SA_SIGINFO | 0x04000000, kick_restorer, ~(uint64_t)0};
+	static const uint8_t codes[] = { 0x75, 0x0f }; /* jne, syscall */
+	struct kernel_sigaction act = { on_step, SA_SIGINFO | 0x04000000, kick_restorer, ~(uint64_t)0 };
 
 	assert_int_equal(syscall(SYS_rt_sigaction, SIGTRAP, &act, NULL, sizeof(act.mask)), 0);
 	alarm_setup(SA_RESTART);
@@ -643,7 +645,7 @@ static void on_nothing(int signal, siginfo_t *info, void *context)
 
 static void *taker_run(void *arg)
 {
-	struct kernel_sigaction act = {on_nothing, SA_SIGINFO | 0x04000000, kick_restorer, 0};
+	struct kernel_sigaction act = { on_nothing, SA_SIGINFO | 0x04000000, kick_restorer, 0 };
 
 	syscall(SYS_rt_sigaction, SIGURG, &act, NULL, sizeof(act.mask));
 	while (kicking)
@@ -653,7 +655,7 @@ static void *taker_run(void *arg)
 
 static void *sharer_run(void *arg)
 {
-	struct timespec pause = {.tv_nsec = 50000};
+	struct timespec pause = { .tv_nsec = 50000 };
 
 	while (kicking) {
 		kill(getpid(), KICK);
@@ -692,7 +694,7 @@ static void *queue_writer(void *arg)
 	struct {
 		long type;
 		char text[4];
-	} msg = {1, "abc"};
+	} msg = { 1, "abc" };
 
 	usleep(50000);
 	msgsnd(queue_id, &msg, sizeof(msg.text), 0);
@@ -751,7 +753,7 @@ static void *thread_masks(void *arg)
 
 static void test_masks(void **state)
 {
-	struct sigaction act = {.sa_sigaction = on_signal_masks, .sa_flags = SA_SIGINFO}, old;
+	struct sigaction act = { .sa_sigaction = on_signal_masks, .sa_flags = SA_SIGINFO }, old;
 	sigset_t full, empty, set, first;
 	pthread_t thread;
 	void *right;
@@ -896,7 +898,7 @@ static void expect_exit(pid_t pid, int status)
 
 static int vfork_child(int fd)
 {
-	struct sigaction act = {.sa_handler = on_alarm};
+	struct sigaction act = { .sa_handler = on_alarm };
 
 	/* in the member's memory: the table of handlers is not ours */
 	sigaction(SIGUSR2, &act, NULL);
@@ -971,7 +973,7 @@ static void become_member(char **argv)
 int main(int argc, char **argv)
 {
 	const char *seed = getenv("MSOCK_TEST_SEED");
-	struct sigevent end = {.sigev_notify = SIGEV_SIGNAL};
+	struct sigevent end = { .sigev_notify = SIGEV_SIGNAL };
 	timer_t deadline;
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(test_kicks_are_hidden, storm_begin, storm_end),
@@ -1000,7 +1002,7 @@ int main(int argc, char **argv)
 	kick_install();
 	end.sigev_signo = SIGXCPU; /* SIGALRM is taken */
 	timer_create(CLOCK_MONOTONIC, &end, &deadline);
-	timer_settime(deadline, 0, &(struct itimerspec){.it_value.tv_sec = DEADLINE_S}, NULL);
+	timer_settime(deadline, 0, &(struct itimerspec){ .it_value.tv_sec = DEADLINE_S }, NULL);
 	cmocka_set_message_output(CM_OUTPUT_TAP);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

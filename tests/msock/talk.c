@@ -106,10 +106,18 @@ static ssize_t write_some(int fd)
 
 	fill(buf, n);
 	switch (any(4)) {
-	case 0: done = write(fd, buf, n); break;
-	case 1: done = send(fd, buf, n, MSG_NOSIGNAL); break;
-	case 2: done = writev(fd, iov, 3); break;
-	default: done = sendmsg(fd, &msg, MSG_NOSIGNAL); break;
+	case 0:
+		done = write(fd, buf, n);
+		break;
+	case 1:
+		done = send(fd, buf, n, MSG_NOSIGNAL);
+		break;
+	case 2:
+		done = writev(fd, iov, 3);
+		break;
+	default:
+		done = sendmsg(fd, &msg, MSG_NOSIGNAL);
+		break;
 	}
 	if (done > 0)
 		sent += (uint64_t)done;
@@ -126,10 +134,18 @@ static ssize_t read_some(int fd)
 	int waiting = 0;
 
 	switch (any(5)) {
-	case 0: done = read(fd, buf, n); break;
-	case 1: done = recv(fd, buf, n, 0); break;
-	case 2: done = readv(fd, iov, 3); break;
-	case 3: done = recvmsg(fd, &msg, 0); break;
+	case 0:
+		done = read(fd, buf, n);
+		break;
+	case 1:
+		done = recv(fd, buf, n, 0);
+		break;
+	case 2:
+		done = readv(fd, iov, 3);
+		break;
+	case 3:
+		done = recvmsg(fd, &msg, 0);
+		break;
 	default:
 		seen = recv(fd, buf, n, MSG_PEEK);
 		if (seen <= 0)
@@ -225,10 +241,18 @@ static void by_whole(int fd, bool timed)
 
 		fill(buf, n);
 		switch (any(4)) {
-		case 0: done = write(fd, buf, n); break;
-		case 1: done = send(fd, buf, n, 0); break;
-		case 2: done = writev(fd, iov, 2); break;
-		default: done = sendmsg(fd, &msg, 0); break;
+		case 0:
+			done = write(fd, buf, n);
+			break;
+		case 1:
+			done = send(fd, buf, n, 0);
+			break;
+		case 2:
+			done = writev(fd, iov, 2);
+			break;
+		default:
+			done = sendmsg(fd, &msg, 0);
+			break;
 		}
 		if (done != (ssize_t)n && signals == before)
 			die("%zd bytes written of %zu", done, n);
@@ -318,7 +342,8 @@ static uint32_t ep_mode;
 static struct ready by_epoll(int fd, bool write_too)
 {
 	static uint32_t now;
-	struct epoll_event ev = { .events = EPOLLIN | (write_too || ep_mode & EPOLLET ? EPOLLOUT : 0) | ep_mode, .data.u64 = 0x123456789abcull };
+	struct epoll_event ev = { .events = EPOLLIN | (write_too || ep_mode & EPOLLET ? EPOLLOUT : 0) | ep_mode,
+				  .data.u64 = 0x123456789abcull };
 	int n;
 
 	if (ep < 0) {

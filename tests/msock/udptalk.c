@@ -55,7 +55,10 @@ static int slot(int i)
 
 static socklen_t address(int s, const char *host, const char *port, struct sockaddr_storage *to)
 {
-	const char *text = !strcmp(host, "me") ? me : !strcmp(host, "other") ? other : !strcmp(host, "any") ? any : host;
+	const char *text = !strcmp(host, "me")      ? me
+			   : !strcmp(host, "other") ? other
+			   : !strcmp(host, "any")   ? any
+						    : host;
 	struct sockaddr_in four = { .sin_family = AF_INET, .sin_port = htons((uint16_t)atoi(port)) };
 	struct sockaddr_in6 six = { .sin6_family = AF_INET6, .sin6_port = four.sin_port };
 
@@ -113,7 +116,9 @@ static long put(int s, const char *how, const char *text)
 	union {
 		struct cmsghdr head;
 		char space[CMSG_SPACE(sizeof(struct in_pktinfo))];
-	} control = { .head = { .cmsg_len = CMSG_LEN(sizeof(struct in_pktinfo)), .cmsg_level = IPPROTO_IP, .cmsg_type = IP_PKTINFO } };
+	} control = { .head = { .cmsg_len = CMSG_LEN(sizeof(struct in_pktinfo)),
+				.cmsg_level = IPPROTO_IP,
+				.cmsg_type = IP_PKTINFO } };
 	struct in_pktinfo info = { 0 };
 
 	if (!strcmp(how, "write"))
@@ -236,7 +241,8 @@ static void names(int s, bool peer)
 {
 	struct sockaddr_storage a = { 0 };
 	socklen_t size = sizeof(a);
-	int n = peer ? getpeername(fds[s], (struct sockaddr *)&a, &size) : getsockname(fds[s], (struct sockaddr *)&a, &size);
+	int n = peer ? getpeername(fds[s], (struct sockaddr *)&a, &size)
+		     : getsockname(fds[s], (struct sockaddr *)&a, &size);
 
 	if (n < 0) {
 		result(n);
@@ -301,7 +307,8 @@ static void option(int s, bool set)
 {
 	int value = set ? number(4) : -1;
 	socklen_t size = sizeof(value);
-	int n = set ? setsockopt(fds[s], number(2), number(3), &value, size) : getsockopt(fds[s], number(2), number(3), &value, &size);
+	int n = set ? setsockopt(fds[s], number(2), number(3), &value, size)
+		    : getsockopt(fds[s], number(2), number(3), &value, &size);
 
 	result(n < 0 ? n : set ? n : value);
 }
@@ -346,7 +353,9 @@ static void run(int s)
 	} else if (!strcmp(call, "close")) {
 		forget(s);
 	} else if (!strcmp(call, "shut")) {
-		result(shutdown(fds[s], !strcmp(word[2], "rd") ? SHUT_RD : !strcmp(word[2], "wr") ? SHUT_WR : SHUT_RDWR));
+		result(shutdown(fds[s], !strcmp(word[2], "rd")   ? SHUT_RD
+					: !strcmp(word[2], "wr") ? SHUT_WR
+								 : SHUT_RDWR));
 	} else if (!strcmp(call, "set") || !strcmp(call, "opt")) {
 		option(s, *call == 's');
 	} else if (!strcmp(call, "nonblock")) {

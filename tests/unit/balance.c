@@ -189,7 +189,7 @@ static void unequal(void **state)
 		job_begin(&j, 4, (double[]){ 1, 0.5, 0.25, 0.25 }, 8);
 		before = step_s(&j);
 		job_run(&j, all[p], 20);
-		assert_true(before > 7.9);         /* two ranks on a quarter of a core */
+		assert_true(before > 7.9);           /* two ranks on a quarter of a core */
 		assert_true(step_s(&j) <= 1.15 * 4); /* the best: 4, 2, 1, 1 */
 		assert_true(j.moves <= 8);
 	}
@@ -300,9 +300,9 @@ static void names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(balanced),   cmocka_unit_test(crowded),     cmocka_unit_test(hog),
-		cmocka_unit_test(unequal),    cmocka_unit_test(imbalanced),  cmocka_unit_test(memory_kept),
-		cmocka_unit_test(too_dear),   cmocka_unit_test(no_swing),    cmocka_unit_test(together),
+		cmocka_unit_test(balanced),    cmocka_unit_test(crowded),    cmocka_unit_test(hog),
+		cmocka_unit_test(unequal),     cmocka_unit_test(imbalanced), cmocka_unit_test(memory_kept),
+		cmocka_unit_test(too_dear),    cmocka_unit_test(no_swing),   cmocka_unit_test(together),
 		cmocka_unit_test(one_machine), cmocka_unit_test(names),
 	};
 

@@ -136,8 +136,9 @@ static void without_figures(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(fewest_load), cmocka_unit_test(unequal_cores),	      cmocka_unit_test(one_machine),
-		cmocka_unit_test(memory_decides), cmocka_unit_test(hosts_that_are_lost), cmocka_unit_test(without_figures),
+		cmocka_unit_test(fewest_load),         cmocka_unit_test(unequal_cores),
+		cmocka_unit_test(one_machine),         cmocka_unit_test(memory_decides),
+		cmocka_unit_test(hosts_that_are_lost), cmocka_unit_test(without_figures),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

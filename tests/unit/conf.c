@@ -32,7 +32,8 @@ static void test_usual(void **state)
 
 static void test_subnets(void **state)
 {
-	assert_int_equal(parse("subnet 10.7.0.0/16 # ours\nsubnet\t10.8.0.0/30 master h7\r\nsubnet 10.9.0.0/24", "1-a"), 0);
+	assert_int_equal(parse("subnet 10.7.0.0/16 # ours\nsubnet\t10.8.0.0/30 master h7\r\nsubnet 10.9.0.0/24", "1-a"),
+			 0);
 	assert_int_equal(conf.count, 3);
 	assert_int_equal(conf.subnets[1].net, 0x0a080000);
 	assert_int_equal(conf.subnets[1].bits, 30);
@@ -75,7 +76,8 @@ static void test_errors(void **state)
 		{ "subnet 127.0.0.0/8\n", "meaning of their own" },
 		{ "subnet 0.0.0.0/8\n", "meaning of their own" },
 		{ "subnet 224.0.0.0/8\n", "meaning of their own" },
-		{ "subnet 10.0.0.0/8\n#\nsubnet 10.7.0.0/16\n", "f:3: 10.7.0.0/16: has addresses of the subnet in line 1" },
+		{ "subnet 10.0.0.0/8\n#\nsubnet 10.7.0.0/16\n",
+		  "f:3: 10.7.0.0/16: has addresses of the subnet in line 1" },
 		{ "subnet 10.7.0.0/16\nsubnet 10.0.0.0/8\n", "f:2: 10.0.0.0/8: has addresses of the subnet in line 1" },
 		{ "subnet\n", "f:1: subnet NET/BITS [master HOST] is wanted" },
 		{ "subnet 10.0.0.0/8 master\n", "is wanted" },
@@ -143,9 +145,9 @@ static void test_is_virtual(void **state)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(test_usual),  cmocka_unit_test(test_subnets),
-					    cmocka_unit_test(test_jobs),   cmocka_unit_test(test_errors),
-					    cmocka_unit_test(test_many),   cmocka_unit_test(test_load),
+	const struct CMUnitTest tests[] = { cmocka_unit_test(test_usual),     cmocka_unit_test(test_subnets),
+					    cmocka_unit_test(test_jobs),      cmocka_unit_test(test_errors),
+					    cmocka_unit_test(test_many),      cmocka_unit_test(test_load),
 					    cmocka_unit_test(test_is_virtual) };
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

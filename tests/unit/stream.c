@@ -167,8 +167,15 @@ static void ops_changed(struct stream *s, enum stream_state old, const char *rea
 }
 
 static const struct stream_ops ops = {
-	.send = ops_send, .shut = ops_shut, .dial = ops_dial, .hangup = ops_hangup, .halfclose = ops_halfclose,
-	.settled = ops_settled, .token = ops_token, .mismatch = ops_mismatch, .changed = ops_changed,
+	.send = ops_send,
+	.shut = ops_shut,
+	.dial = ops_dial,
+	.hangup = ops_hangup,
+	.halfclose = ops_halfclose,
+	.settled = ops_settled,
+	.token = ops_token,
+	.mismatch = ops_mismatch,
+	.changed = ops_changed,
 };
 
 /* Steps; each returns whether it did anything. */
@@ -178,7 +185,8 @@ static bool step_write(struct side *me)
 	struct pipe_of *p = &legs[me->s.leg][me->s.end];
 	unsigned n = 1 + roll(8);
 
-	if (me->phase == SIDE_FROZEN || me->gone || me->s.written >= BYTES || !stream_may_write(&me->s) || p->next - p->first >= cap)
+	if (me->phase == SIDE_FROZEN || me->gone || me->s.written >= BYTES || !stream_may_write(&me->s) ||
+	    p->next - p->first >= cap)
 		return false;
 	if (p->fin)
 		fail_run("written to a leg that was shut");
@@ -232,10 +240,14 @@ static bool step_read(struct side *me)
 	if (me->phase == SIDE_FROZEN || me->gone)
 		return false;
 	switch (stream_reads(&me->s)) {
-	case STREAM_FROM_LEG: return take_from(me, &legs[me->s.leg][in]);
-	case STREAM_FROM_OLDER: return take_from(me, &legs[me->s.leg - 1][in]);
-	case STREAM_FROM_MIRROR: return take_from(me, &me->shadow.link);
-	default: return false;
+	case STREAM_FROM_LEG:
+		return take_from(me, &legs[me->s.leg][in]);
+	case STREAM_FROM_OLDER:
+		return take_from(me, &legs[me->s.leg - 1][in]);
+	case STREAM_FROM_MIRROR:
+		return take_from(me, &me->shadow.link);
+	default:
+		return false;
 	}
 }
 
@@ -272,8 +284,12 @@ static bool step_close(struct side *me)
 
 static void answer_for_dead(struct side *me, const struct stream_msg *msg)
 {
-	struct stream_msg answer = { .type = MS_RL_CLOSED, .stream = msg->stream, .leg = me->s.leg, .cut = me->s.written,
-				     .taken = me->s.taken, .app_fin = me->s.app_fin };
+	struct stream_msg answer = { .type = MS_RL_CLOSED,
+				     .stream = msg->stream,
+				     .leg = me->s.leg,
+				     .cut = me->s.written,
+				     .taken = me->s.taken,
+				     .app_fin = me->s.app_fin };
 
 	if (msg->type != MS_RL_PREPARE && msg->type != MS_RL_OFFER && msg->type != MS_RL_ACK)
 		return;
@@ -336,7 +352,8 @@ static bool step_answer(struct side *me)
 
 static bool step_repeat(struct side *me)
 {
-	if (me->phase == SIDE_FROZEN || me->gone || me->inbox_count > MESSAGES / 2 || other(me)->inbox_count > MESSAGES / 2)
+	if (me->phase == SIDE_FROZEN || me->gone || me->inbox_count > MESSAGES / 2 ||
+	    other(me)->inbox_count > MESSAGES / 2)
 		return false;
 	stream_repeat(&me->s);
 	return false; /* saying it again is no progress */
@@ -416,7 +433,8 @@ static void move_is_over(struct side *me)
 
 static bool step_abort(struct side *me)
 {
-	if (me->phase == SIDE_IDLE || roll(me->phase == SIDE_FROZEN ? 10 : 200) || (patient && me->phase == SIDE_LEAVING))
+	if (me->phase == SIDE_IDLE || roll(me->phase == SIDE_FROZEN ? 10 : 200) ||
+	    (patient && me->phase == SIDE_LEAVING))
 		return false;
 	move_is_over(me);
 	return true;
@@ -509,9 +527,9 @@ typedef bool step_fn(struct side *me);
 static bool one_step(void)
 {
 	static step_fn *const steps[] = {
-		step_write, step_write,      step_read,   step_read,  step_deliver, step_message, step_message,
-		step_hello, step_answer,     step_repeat, step_mirror, step_mirror, step_move_begin, step_freeze,
-		step_abort, step_commit,     step_shut,  step_close,
+		step_write,      step_write,  step_read,   step_read,   step_deliver, step_message,
+		step_message,    step_hello,  step_answer, step_repeat, step_mirror,  step_mirror,
+		step_move_begin, step_freeze, step_abort,  step_commit, step_shut,    step_close,
 	};
 
 	return steps[roll(sizeof(steps) / sizeof(steps[0]))](&sides[roll(2)]);
@@ -547,13 +565,15 @@ static void run(unsigned long long n)
 	for (int i = 0; i < 2; i++) {
 		const struct stream *s = &sides[i].s;
 
-		print_error("end %d: %s leg %u written %llu taken %llu cut %llu peer_cut %llu%s%s%s%s%s%s%s%s%s%s phase %d dial %d held %x moves %u inbox %u\n", i,
-			    stream_state_name(s->state), s->leg, (unsigned long long)s->written, (unsigned long long)s->taken,
-			    (unsigned long long)s->cut, (unsigned long long)s->peer_cut, s->cutter ? " cutter" : "",
-			    s->offering ? " offering" : "", s->dialling ? " dialling" : "", s->app_fin ? " app_fin" : "",
-			    s->at_end ? " at_end" : "", s->flushed ? " flushed" : "", s->mirrored ? " mirrored" : "",
-			    s->older_done ? " older_done" : "", s->eof ? " eof" : "", sides[i].gone ? " gone" : "", sides[i].phase, sides[i].dial, s->held,
-			    sides[i].moves_left, sides[i].inbox_count);
+		print_error("end %d: %s leg %u written %llu taken %llu cut %llu peer_cut %llu%s%s%s%s%s%s%s%s%s%s "
+			    "phase %d dial %d held %x moves %u inbox %u\n",
+			    i, stream_state_name(s->state), s->leg, (unsigned long long)s->written,
+			    (unsigned long long)s->taken, (unsigned long long)s->cut, (unsigned long long)s->peer_cut,
+			    s->cutter ? " cutter" : "", s->offering ? " offering" : "", s->dialling ? " dialling" : "",
+			    s->app_fin ? " app_fin" : "", s->at_end ? " at_end" : "", s->flushed ? " flushed" : "",
+			    s->mirrored ? " mirrored" : "", s->older_done ? " older_done" : "", s->eof ? " eof" : "",
+			    sides[i].gone ? " gone" : "", sides[i].phase, sides[i].dial, s->held, sides[i].moves_left,
+			    sides[i].inbox_count);
 	}
 	fail_msg("seed %llu", seed);
 }

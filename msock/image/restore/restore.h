@@ -89,9 +89,9 @@ struct restore {
 	struct image_sum sum;
 	uint64_t page_bytes, all_bytes, zero_pages;
 	uint64_t compared; /* pages, in debug mode */
-	long faults; /* page faults of this process at the freeze */
-	uint64_t keep_at; /* all below has been looked at */
-	bool tracked;     /* pages came before the freeze */
+	long faults;       /* page faults of this process at the freeze */
+	uint64_t keep_at;  /* all below has been looked at */
+	bool tracked;      /* pages came before the freeze */
 	uint32_t page_frames;
 
 	struct image_arrival arrival;

@@ -25,7 +25,9 @@ static int compare_open(void)
 		return 0;
 	mem_fd = ms_open("/proc/self/mem", O_RDONLY | O_CLOEXEC, 0);
 	pagemap_fd = ms_open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC, 0);
-	return mem_fd < 0 || pagemap_fd < 0 ? image_say(restore.why, "memory cannot be compared here: no /proc/self/mem") : 0;
+	return mem_fd < 0 || pagemap_fd < 0
+		       ? image_say(restore.why, "memory cannot be compared here: no /proc/self/mem")
+		       : 0;
 }
 
 static int differs(const struct image_area *a, uint64_t at, const char *what)
@@ -103,7 +105,8 @@ int compare_hashes(struct ms_codec *c)
 
 		if (c->bad || !area)
 			return image_say(restore.why, "a list of hashes that cannot be");
-		if (ms_pread(mem_fd, page, IMAGE_PAGE, (off_t)at) != IMAGE_PAGE || XXH3_64bits(page, IMAGE_PAGE) != want)
+		if (ms_pread(mem_fd, page, IMAGE_PAGE, (off_t)at) != IMAGE_PAGE ||
+		    XXH3_64bits(page, IMAGE_PAGE) != want)
 			return differs(&area->a, at, "is another");
 	}
 	restore.compared += pages;

@@ -104,8 +104,8 @@ static int refuse_registers(uint64_t missing)
 		uint64_t bits;
 		const char name[12];
 	} set[] = {
-		{ 1ull << 2, "AVX" },	{ 7ull << 5, "AVX-512" }, { 1ull << 9, "PKRU" },
-		{ 3ull << 17, "AMX" },	{ 1ull << 19, "APX" },
+		{ 1ull << 2, "AVX" },  { 7ull << 5, "AVX-512" }, { 1ull << 9, "PKRU" },
+		{ 3ull << 17, "AMX" }, { 1ull << 19, "APX" },
 	};
 
 	for (size_t i = 0; i < sizeof(set) / sizeof(set[0]); i++)
@@ -126,8 +126,8 @@ static int frame_hello(struct ms_codec *c)
 	features = ms_get_u64(c);
 	if (c->bad || m != restore.m)
 		return bad("it is of another move");
-	restore.vdso_other = hash != restore.vdso_hash || bytes != restore.vdso_bytes ||
-			     ms_streq(restore.fault, "other-vdso");
+	restore.vdso_other =
+		hash != restore.vdso_hash || bytes != restore.vdso_bytes || ms_streq(restore.fault, "other-vdso");
 	return features & ~xsave_features() ? refuse_registers(features & ~xsave_features()) : 0;
 }
 

@@ -135,8 +135,12 @@ static const struct {
 	const char name[24];
 	int number;
 } calls[] = {
-	{ "clock_gettime", SYS_clock_gettime }, { "gettimeofday", SYS_gettimeofday }, { "time", SYS_time },
-	{ "clock_getres", SYS_clock_getres },   { "getcpu", SYS_getcpu },             { "getrandom", SYS_getrandom },
+	{ "clock_gettime", SYS_clock_gettime },
+	{ "gettimeofday", SYS_gettimeofday },
+	{ "time", SYS_time },
+	{ "clock_getres", SYS_clock_getres },
+	{ "getcpu", SYS_getcpu },
+	{ "getrandom", SYS_getrandom },
 };
 
 static int call_of(const char *name)
@@ -197,8 +201,8 @@ int vdso_replace(uint64_t old_at)
 	int e;
 
 	/* First, so that nothing else gets its place. */
-	old = ms_mmap((void *)old_at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1,
-		      0);
+	old = ms_mmap((void *)old_at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
+		      -1, 0);
 	row = row_place(bytes);
 	if (ms_is_error(old) || !row)
 		return image_say(restore.why, "there is no room for two vdsos");
@@ -207,7 +211,8 @@ int vdso_replace(uint64_t old_at)
 		const struct restore_span *s = &restore.span[i];
 
 		at = row + (s->start - first->start);
-		if (ms_is_error(ms_mremap((void *)s->parked, s->size, s->size, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)at)))
+		if (ms_is_error(
+			    ms_mremap((void *)s->parked, s->size, s->size, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)at)))
 			return image_say(restore.why, "the vdso cannot be put at %x", at);
 		if (s->vdso)
 			text = at;
