@@ -103,6 +103,7 @@ static int start(MPIDI_VC_t *vc, struct iovec *iov, int count, MPIR_Request **re
 	*req_ptr = NULL;
 	if (n < 0)
 		return ch3m_conn_error(vc);
+	ch3m_rndv_sent(vc, iov[0].iov_base);
 	if ((size_t)n == total_bytes(iov, count))
 		return MPI_SUCCESS;
 	req = MPIR_Request_create(MPIR_REQUEST_KIND__SEND);

@@ -206,6 +206,8 @@ int ch3m_conn_fail_vc(MPIDI_VC_t *vc)
 		MPIR_ERR_CHECK(mpi_errno);
 	}
 	ch3m_sendq_fail(vc);
+	mpi_errno = ch3m_rndv_fail(vc);
+	MPIR_ERR_CHECK(mpi_errno);
 	if (vc->state != MPIDI_VC_STATE_MORIBUND && vc->state != MPIDI_VC_STATE_INACTIVE_CLOSED) {
 		mpi_errno = MPIDI_CH3U_Handle_connection(vc, MPIDI_VC_EVENT_TERMINATED);
 		MPIR_ERR_CHECK(mpi_errno);

@@ -152,3 +152,73 @@ void ch3m_sendq_fail(MPIDI_VC_t *vc)
 		pop(vc);
 	}
 }
+
+struct rndv {
+	MPIDI_VC_t *vc;
+	MPI_Request request; /* ours: of a send that waits for leave, or of a receive that has given it */
+};
+
+static struct rndv *rndv; /* in no order; as many as there are large messages under way */
+static size_t rndv_count, rndv_room;
+
+static void rndv_add(MPIDI_VC_t *vc, MPI_Request request)
+{
+	if (rndv_count == rndv_room) {
+		size_t room = rndv_room ? 2 * rndv_room : 64;
+		struct rndv *more = MPL_realloc(rndv, room * sizeof(*more), MPL_MEM_OTHER);
+
+		if (!more)
+			return; /* it would not be missed but when the peer dies */
+		rndv = more;
+		rndv_room = room;
+	}
+	rndv[rndv_count++] = (struct rndv){ vc, request };
+}
+
+static void rndv_remove(MPI_Request request)
+{
+	for (size_t i = 0; i < rndv_count; i++) {
+		if (rndv[i].request != request)
+			continue;
+		rndv[i] = rndv[--rndv_count];
+		return;
+	}
+}
+
+void ch3m_rndv_sent(MPIDI_VC_t *vc, const MPIDI_CH3_Pkt_t *pkt)
+{
+	if (pkt->type == MPIDI_CH3_PKT_RNDV_REQ_TO_SEND)
+		rndv_add(vc, pkt->rndv_req_to_send.sender_req_id);
+	else if (pkt->type == MPIDI_CH3_PKT_RNDV_CLR_TO_SEND)
+		rndv_add(vc, pkt->rndv_clr_to_send.receiver_req_id);
+}
+
+void ch3m_rndv_came(MPIDI_VC_t *vc, const MPIDI_CH3_Pkt_t *pkt)
+{
+	if (pkt->type == MPIDI_CH3_PKT_RNDV_CLR_TO_SEND)
+		rndv_remove(pkt->rndv_clr_to_send.sender_req_id);
+	else if (pkt->type == MPIDI_CH3_PKT_RNDV_SEND)
+		rndv_remove(pkt->rndv_send.receiver_req_id);
+	else if (pkt->type == MPIDI_CH3_PKT_CANCEL_SEND_RESP && pkt->cancel_send_resp.ack)
+		rndv_remove(pkt->cancel_send_resp.sender_req_id);
+}
+
+int ch3m_rndv_fail(MPIDI_VC_t *vc)
+{
+	int mpi_errno = MPI_SUCCESS;
+
+	for (size_t i = 0; i < rndv_count && mpi_errno == MPI_SUCCESS;) {
+		MPIR_Request *req;
+
+		if (rndv[i].vc != vc) {
+			i++;
+			continue;
+		}
+		MPIR_Request_get_ptr(rndv[i].request, req);
+		rndv[i] = rndv[--rndv_count];
+		req->status.MPI_ERROR = ch3m_conn_error(vc);
+		mpi_errno = MPID_Request_complete(req);
+		i = 0; /* its completion may have done anything */
+	}
+	return mpi_errno;
+}
