@@ -25,6 +25,8 @@ struct balance_limits {
 		.horizon_s = 60, .gain_min = 0.10, .worth = 2, .settle_s = 30, .moves = 4                              \
 	}
 
+#define BALANCE_EVERY_MIN_S 4.0 /* between two rounds */
+
 struct balance {
 	struct cluster *c;     /* borrowed; a plan changes it */
 	const double *moved_s; /* borrowed; by rank: how long ago it moved; negative: it did not */

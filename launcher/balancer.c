@@ -14,8 +14,6 @@
 #include "proto/helpers.h"
 #include "proto/log.h"
 
-#define BALANCER_EVERY_MIN 4.0 /* as msrank-balance has it */
-
 static pid_t balancer;
 
 /* The wish in two words; false: there is none. */
@@ -27,8 +25,13 @@ static bool wish(char *every, char *policy, size_t size)
 	if (!text || !*text)
 		return false;
 	snprintf(every, size, "%.*s", (int)n, text);
-	snprintf(policy, size, "%s", text[n] ? text + n + 1 : "greedy");
+	snprintf(policy, size, "%s", text[n] ? text + n + 1 : balance_policies[0]->name);
 	return true;
+}
+
+static bool find_tool(char *path, size_t size)
+{
+	return helpers_find("msrank-balance", path, size) || helpers_find("../../bin/msrank-balance", path, size);
 }
 
 void balancer_check(struct coord *c)
@@ -39,24 +42,22 @@ void balancer_check(struct coord *c)
 	if (!wish(every, policy, sizeof(every)))
 		return;
 	s = strtod(every, &end);
-	if (end == every || (*end && strcmp(end, "s")) || !(s >= BALANCER_EVERY_MIN && s <= 1e6))
+	if (end == every || (*end && strcmp(end, "s")) || !(s >= BALANCE_EVERY_MIN_S && s <= 1e6))
 		coord_fail(c, "-balance %s: the time between rounds is a number of seconds, %g at least",
-			   getenv("MSOCK_BALANCE"), BALANCER_EVERY_MIN);
+			   getenv("MSOCK_BALANCE"), BALANCE_EVERY_MIN_S);
 	if (!balance_policy(policy))
 		coord_fail(c, "-balance %s: there is no policy %s (greedy, refine, comm)", getenv("MSOCK_BALANCE"),
 			   policy);
-	if (!helpers_find("msrank-balance", path, sizeof(path)) &&
-	    !helpers_find("../../bin/msrank-balance", path, sizeof(path)))
+	if (!find_tool(path, sizeof(path)))
 		coord_fail(c, "-balance: msrank-balance is missing");
 }
 
-static void child(const struct coord *c, pid_t parent)
+static void child(const struct coord *c, pid_t parent, const char *every, const char *policy)
 {
-	char every[64], policy[64], path[4096];
+	char path[4096];
 	sigset_t none;
 
-	if (!wish(every, policy, sizeof(every)) || (!helpers_find("msrank-balance", path, sizeof(path)) &&
-						    !helpers_find("../../bin/msrank-balance", path, sizeof(path))))
+	if (!find_tool(path, sizeof(path)))
 		_exit(127);
 	prctl(PR_SET_PDEATHSIG, SIGTERM); /* the next coordinator starts its own */
 	if (getppid() != parent)
@@ -81,7 +82,7 @@ void balancer_start(struct coord *c)
 	if (balancer < 0)
 		log_say(LOG_ERROR, "the balancer cannot be started: %s", strerror(errno));
 	if (!balancer)
-		child(c, parent);
+		child(c, parent, every, policy);
 }
 
 bool balancer_reaped(pid_t pid, int status)

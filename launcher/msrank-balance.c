@@ -80,7 +80,7 @@ static void take_options(int argc, char **argv, struct wish *w)
 		} else if (opt == 'o') {
 			w->every_s = 0;
 		} else if (opt == 'e') {
-			w->every_s = number(optarg, 4);
+			w->every_s = number(optarg, BALANCE_EVERY_MIN_S);
 		} else if (opt == 'd') {
 			w->dry_run = true;
 		} else if (opt == 'm') {

@@ -342,8 +342,8 @@ static void sock_ends_direct(struct sock *s)
 	directs--;
 }
 
-/* The kernel closes the leg; what the peer asks about the stream is answered by what is known of it now. */
-static void sock_bury(struct sock *s)
+/* The stream, which the caller destroys; its connection is not touched. */
+static struct conn *sock_part(struct sock *s)
 {
 	struct conn *c = s->conn;
 
@@ -351,6 +351,14 @@ static void sock_bury(struct sock *s)
 	s->conn = NULL;
 	c->sock = NULL;
 	c->fd = -1;
+	return c;
+}
+
+/* The kernel closes the leg; what the peer asks about the stream is answered by what is known of it now. */
+static void sock_bury(struct sock *s)
+{
+	struct conn *c = sock_part(s);
+
 	conn_ops_bury(c);
 	conn_destroy(c);
 }
@@ -358,13 +366,7 @@ static void sock_bury(struct sock *s)
 /* Ours no more; another process has it. */
 static void sock_abandon(struct sock *s)
 {
-	struct conn *c = s->conn;
-
-	sock_ends_direct(s);
-	s->conn = NULL;
-	c->sock = NULL;
-	c->fd = -1;
-	conn_destroy(c);
+	conn_destroy(sock_part(s));
 }
 
 /* No number has it any more, and nobody has told, or the peer is reset. */

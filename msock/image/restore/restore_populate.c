@@ -16,11 +16,6 @@ enum { POPULATE_WRITE = 23, STACK = 16384, STEP = 8 << 20 };
 
 static uint32_t at_work; /* futex word; the kernel clears it when the thread is gone */
 
-static void populate_range(uint64_t start, uint64_t end)
-{
-	ms_madvise((void *)start, end - start, POPULATE_WRITE);
-}
-
 /* All runs from the last address down, until the pages that have come; the steps' bounds suit huge pages. */
 static void populate(void)
 {
@@ -33,7 +28,7 @@ static void populate(void)
 			if (end <= __atomic_load_n(&restore.reached, __ATOMIC_RELAXED))
 				return;
 			from = from < start ? start : from;
-			populate_range(from, end);
+			ms_madvise((void *)from, end - from, POPULATE_WRITE);
 			end = from;
 		}
 	}
