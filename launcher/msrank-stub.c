@@ -424,6 +424,14 @@ static int end_as(int status)
 	return WEXITSTATUS(status);
 }
 
+/* Hydra's proxy starts us with its ends of the ranks before us: here they would outlive the proxy. */
+static void close_others(int pmi)
+{
+	if (pmi > STDERR_FILENO + 1)
+		close_range(STDERR_FILENO + 1, (unsigned)pmi - 1, 0);
+	close_range((unsigned)(pmi > STDERR_FILENO ? pmi : STDERR_FILENO) + 1, ~0u, 0);
+}
+
 /* mpiexec's own standard input, which rank 0's stub reads at the rank's pace: what Hydra carries is an empty one. */
 static void take_stdin(int fd)
 {
@@ -498,6 +506,7 @@ int main(int argc, char **argv)
 	s.ignored = start_ignored_signals();
 	signal(SIGPIPE, SIG_IGN);
 	pmi = start_pmi_fd();
+	close_others(pmi);
 	s.member = MS_MEMBER(world, rank ? atoi(rank) : 0);
 	s.base = base_create();
 	s.argv = argv + optind;
