@@ -143,6 +143,7 @@ void host_drop(struct host *h)
 	h->link = NULL;
 	shell_close(&h->shell);
 	journal_host_gone(h);
+	tool_host_lost(h);
 }
 
 void host_start_all(struct coord *c)

@@ -52,9 +52,9 @@ static json_t *rank_json(const Ms__Rank *r)
 						       (json_int_t)r->peers[i]->taken));
 	}
 	member_text(r->member, member);
-	o = json_pack("{s:i, s:s, s:s, s:i, s:s, s:f, s:o, s:I, s:i, s:i, s:i, s:b, s:o}", "rank",
+	o = json_pack("{s:i, s:s, s:s, s:i, s:s, s:o, s:o, s:I, s:i, s:i, s:i, s:b, s:o}", "rank",
 		      (int)MS_MEMBER_RANK(r->member), "member", member, "host", r->host, "pid", r->pid, "state",
-		      r->state, "cpu_s", r->cpu_s, "load", known(r->load), "rss_bytes", (json_int_t)r->rss_bytes,
+		      r->state, "cpu_s", known(r->cpu_s), "load", known(r->load), "rss_bytes", (json_int_t)r->rss_bytes,
 		      "streams", (int)r->streams, "mirrors", (int)r->mirrors, "moves", (int)r->moves, "movable",
 		      r->movable, "peers", peers);
 	member_text(r->parent, member);
@@ -74,8 +74,8 @@ static json_t *series(const double *list, size_t count)
 
 static json_t *host_json(const Ms__HostState *h)
 {
-	json_t *o = json_pack("{s:s, s:b, s:b, s:i, s:I}", "host", h->name, "up", h->up, "starting", h->starting,
-			      "mirrors", (int)h->mirrors, "relays", (json_int_t)h->relays);
+	json_t *o = json_pack("{s:s, s:b, s:b, s:b, s:i, s:I}", "host", h->name, "up", h->up, "starting", h->starting,
+			      "silent", h->silent, "mirrors", (int)h->mirrors, "relays", (json_int_t)h->relays);
 
 	if (!h->now)
 		return o;
@@ -122,6 +122,13 @@ static const char *known_text(double value, char text[16])
 	return text;
 }
 
+static const char *host_state(const Ms__HostState *h)
+{
+	if (!h->up)
+		return h->starting ? "starting" : "lost";
+	return h->silent ? "silent" : "up";
+}
+
 static void print_hosts(const Ms__PsReply *p)
 {
 	char busy[16], pressure[16];
@@ -134,7 +141,7 @@ static void print_hosts(const Ms__PsReply *p)
 
 		for (size_t k = 0; k < p->n_ranks; k++)
 			ranks += !strcmp(p->ranks[k]->host, h->name) && strcmp(p->ranks[k]->state, "ended");
-		printf("%-20s %-8s %6u", h->name, h->up ? "up" : h->starting ? "starting" : "lost", ranks);
+		printf("%-20s %-8s %6u", h->name, host_state(h), ranks);
 		if (h->now)
 			printf(" %6.2f %6s %9s %10.0f %10.0f", h->now->cores, known_text(h->now->busy, busy),
 			       known_text(h->now->pressure, pressure), (double)h->now->free_bytes / 1e6,
@@ -145,11 +152,11 @@ static void print_hosts(const Ms__PsReply *p)
 
 static void print_rank(const Ms__Rank *r)
 {
-	char member[32], load[16];
+	char member[32], cpu[16], load[16];
 
 	member_text(r->member, member);
-	printf("%-8s %-20s %8d %-8s %9.2f %6s %10.1f %8u %6u\n", member, r->host, r->pid, r->state, r->cpu_s,
-	       known_text(r->load, load), (double)r->rss_bytes / 1e6, r->streams, r->moves);
+	printf("%-8s %-20s %8d %-8s %9s %6s %10.1f %8u %6u\n", member, r->host, r->pid, r->state,
+	       known_text(r->cpu_s, cpu), known_text(r->load, load), (double)r->rss_bytes / 1e6, r->streams, r->moves);
 }
 
 /* Forked children that run stand below their parents. */

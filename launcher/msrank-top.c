@@ -96,14 +96,24 @@ static int draw_hosts(const Ms__PsReply *p, int y)
 		if (!h->up)
 			mvprintw(y++, 0, "%3zu %-*.*s %s", i + 1, HOST_WIDTH, HOST_WIDTH, h->name,
 				 h->starting ? "starting" : "lost");
-		else if (!h->now)
-			mvprintw(y++, 0, "%3zu %-*.*s %5u", i + 1, HOST_WIDTH, HOST_WIDTH, h->name, ranks);
+		else if (h->silent || !h->now)
+			mvprintw(y++, 0, "%3zu %-*.*s %5u %s", i + 1, HOST_WIDTH, HOST_WIDTH, h->name, ranks,
+				 h->silent ? "silent" : "");
 		else
 			mvprintw(y++, 0, "%3zu %-*.*s %5u %6.2f %6.2f %9.2f %9.0f  %s", i + 1, HOST_WIDTH, HOST_WIDTH,
 				 h->name, ranks, h->now->cores, h->now->busy < 0 ? 0 : h->now->busy,
 				 h->now->pressure < 0 ? 0 : h->now->pressure, (double)h->now->free_bytes / 1e6, before);
 	}
 	return y + 1;
+}
+
+/* Negative stands for what is not known. */
+static const char *known(double value, char text[16])
+{
+	if (value < 0)
+		return "-";
+	snprintf(text, 16, "%.2f", value);
+	return text;
 }
 
 static int draw_ranks(const struct top *t, const Ms__PsReply *p, int y)
@@ -117,13 +127,13 @@ static int draw_ranks(const struct top *t, const Ms__PsReply *p, int y)
 	attroff(A_BOLD);
 	for (size_t i = first; i < p->n_ranks && room-- > 0; i++) {
 		const Ms__Rank *r = p->ranks[i];
-		char member[32];
+		char member[32], cpu[16], load[16];
 
 		snprintf(member, sizeof(member), "%u.%u", MS_MEMBER_WORLD(r->member), MS_MEMBER_RANK(r->member));
 		if (i == t->chosen)
 			attron(A_REVERSE);
-		mvprintw(y++, 0, "%-8s %-*.*s %8d %-8s %9.2f %6.2f %10.1f %8u %6u", member, HOST_WIDTH, HOST_WIDTH,
-			 r->host, r->pid, r->state, r->cpu_s, r->load < 0 ? 0 : r->load, (double)r->rss_bytes / 1e6,
+		mvprintw(y++, 0, "%-8s %-*.*s %8d %-8s %9s %6s %10.1f %8u %6u", member, HOST_WIDTH, HOST_WIDTH, r->host,
+			 r->pid, r->state, known(r->cpu_s, cpu), known(r->load, load), (double)r->rss_bytes / 1e6,
 			 r->streams, r->moves);
 		attroff(A_REVERSE);
 	}

@@ -15,18 +15,17 @@
 #include "proto/log.h"
 #include "rank.h"
 
-enum { TOOL_CENSUS_MS = 500 };
+enum { TOOL_CENSUS_MS = 3000 }; /* as long as a move waits for the target's daemon */
 
 struct census { /* a msrank-ps that waits for the daemons' figures */
 	LIST_ENTRY(census) entry;
 	struct coord *c;   /* borrowed */
 	struct link *tool; /* borrowed; NULL: gone */
 	uint64_t request;
-	unsigned awaited; /* daemons */
 	struct event *timer;
 	Ms__Rank *ranks; /* one for each rank of the job, in their order */
 	size_t count;
-	Ms__HostState *hosts;
+	Ms__HostState *hosts; /* silent: it is awaited */
 	size_t host_count;
 };
 
@@ -67,6 +66,23 @@ static void census_timeout(evutil_socket_t fd, short what, void *arg)
 	census_finish(arg);
 }
 
+/* The host's entry while its answer is awaited, else NULL. */
+static Ms__HostState *census_host(struct census *s, const struct host *h)
+{
+	for (size_t i = 0; i < s->host_count; i++)
+		if (s->hosts[i].name == h->name && s->hosts[i].silent)
+			return &s->hosts[i];
+	return NULL;
+}
+
+static void census_check(struct census *s)
+{
+	for (size_t i = 0; i < s->host_count; i++)
+		if (s->hosts[i].silent)
+			return;
+	census_finish(s);
+}
+
 /* What the coordinator knows by itself; names are borrowed, hosts and ranks stay as long as the job. */
 static void census_fill(struct census *s)
 {
@@ -91,6 +107,7 @@ static void census_fill(struct census *s)
 		e->host = r->host->name;
 		e->pid = r->pid;
 		e->state = (char *)(r->ended ? "ended" : r->move ? "moving" : "running");
+		e->cpu_s = r->ended ? 0 : -1;
 		e->moves = r->moves;
 		e->load = r->load;
 		e->rss_bytes = r->rss_bytes;
@@ -107,7 +124,7 @@ static void census_fill(struct census *s)
 		e = &s->hosts[s->host_count++];
 		ms__host_state__init(e);
 		e->name = h->name;
-		e->up = h->link != NULL;
+		e->up = e->silent = h->link != NULL;
 		e->starting = !h->link && !h->lost;
 		e->says = h->says;
 		history_fill(h, e);
@@ -133,7 +150,7 @@ static void copy_peers(Ms__Rank *to, const Ms__Rank *from)
 
 static void census_begin(struct coord *c, struct link *tool)
 {
-	struct timeval limit = { 0, TOOL_CENSUS_MS * 1000 };
+	struct timeval limit = { TOOL_CENSUS_MS / 1000, TOOL_CENSUS_MS % 1000 * 1000 };
 	struct census *s = calloc(1, sizeof(*s));
 	Ms__Stats ask = MS__STATS__INIT;
 	struct host *h;
@@ -148,54 +165,53 @@ static void census_begin(struct coord *c, struct link *tool)
 	census_fill(s);
 	event_add(s->timer, &limit);
 	TAILQ_FOREACH(h, &c->hosts, entry)
-	{
-		if (!h->link)
-			continue;
-		s->awaited++;
-		link_send(h->link, LINK_MSG(STATS, stats, &ask));
-	}
-	if (!s->awaited)
-		census_finish(s);
+	link_send(h->link, LINK_MSG(STATS, stats, &ask));
+	census_check(s);
 }
 
 void tool_stats(struct host *h, const Ms__Stats *told)
 {
+	Ms__HostState *e;
 	struct census *s;
 
 	LIST_FOREACH(s, &h->c->censuses, entry)
 	if (s->request == told->request)
 		break;
-	if (!s)
+	e = s ? census_host(s, h) : NULL;
+	if (!e)
 		return;
 	for (size_t i = 0; i < told->n_ranks; i++) {
 		for (size_t k = 0; k < s->count; k++) {
-			Ms__Rank *e = &s->ranks[k];
+			Ms__Rank *r = &s->ranks[k];
 
-			if (e->member != told->ranks[i]->member)
+			if (r->member != told->ranks[i]->member)
 				continue;
-			e->cpu_s = told->ranks[i]->cpu_s;
-			e->rss_bytes = told->ranks[i]->rss_bytes;
-			e->streams = told->ranks[i]->streams;
-			e->mirrors = told->ranks[i]->mirrors;
-			copy_peers(e, told->ranks[i]);
+			r->cpu_s = told->ranks[i]->cpu_s;
+			r->rss_bytes = told->ranks[i]->rss_bytes;
+			r->streams = told->ranks[i]->streams;
+			r->mirrors = told->ranks[i]->mirrors;
+			copy_peers(r, told->ranks[i]);
 		}
 	}
-	for (size_t k = 0; k < s->host_count; k++) {
-		if (s->hosts[k].name != h->name)
-			continue;
-		s->hosts[k].mirrors = told->mirrors;
-		s->hosts[k].relays = told->relays;
-	}
-	if (--s->awaited == 0)
-		census_finish(s);
+	e->silent = false;
+	e->mirrors = told->mirrors;
+	e->relays = told->relays;
+	census_check(s);
 }
 
 void tool_host_lost(struct host *h)
 {
-	struct census *s = LIST_FIRST(&h->c->censuses);
+	struct census *s = LIST_FIRST(&h->c->censuses), *next;
 
-	if (s && s->awaited > 0 && --s->awaited == 0)
-		census_finish(s);
+	for (; s; s = next) {
+		Ms__HostState *e = census_host(s, h);
+
+		next = LIST_NEXT(s, entry);
+		if (!e)
+			continue;
+		e->up = e->silent = false;
+		census_check(s);
+	}
 }
 
 static void tool_message(struct link *l, const Ms__Msg *msg, void *user)

@@ -293,6 +293,7 @@ void arrival_image_sent(struct daemon *d, const Ms__ImageSent *s)
 	x->sent = ms__image_sent__unpack(NULL, size, copy);
 	free(copy);
 	x->image_sent = x->sent != NULL;
+	x->member->before_s = s->cpu_s;
 	try_commit(x);
 }
 

@@ -74,7 +74,7 @@ static void stats_answer(evutil_socket_t fd, short what, void *arg)
 		r->pid = m->pid;
 		r->streams = m->streams;
 		r->mirrors = m->mirrors;
-		sample_process(m->pid, r);
+		sample_process(m, r);
 		put_peers(m, r);
 		s.n_ranks++;
 	}

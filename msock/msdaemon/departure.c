@@ -16,6 +16,7 @@
 #include "msdaemon/control.h"
 #include "msdaemon/mesh.h"
 #include "msdaemon/relay.h"
+#include "msdaemon/sample.h"
 #include "proto/log.h"
 #include "proto/net.h"
 
@@ -384,6 +385,7 @@ void departure_mirror_gone(struct daemon *d, const struct mirror *gone)
 static void image_sent(struct departure *x, struct ms_codec *in)
 {
 	Ms__ImageSent s = MS__IMAGE_SENT__INIT;
+	Ms__Rank used = MS__RANK__INIT;
 	Ms__Leg *legs, **list;
 	unsigned n;
 
@@ -413,6 +415,8 @@ static void image_sent(struct departure *x, struct ms_codec *in)
 	s.saved_bytes = ms_get_u64(in);
 	s.drained = x->drained;
 	s.mirrored = x->mirrored;
+	if (sample_process(x->member, &used)) /* all but the last few instructions */
+		s.cpu_s = used.cpu_s;
 	if (x->mirror && x->mirror_port) {
 		s.mirror_ip = mirror_ip(x->mirror);
 		s.mirror_port = x->mirror_port;

@@ -79,6 +79,7 @@ struct member {
 	size_t last_count;
 	struct kin *kin; /* owned; its children, and whose child it is; NULL: it has forked none */
 	double cpu_s;    /* at the last sample; negative: none was taken here */
+	double before_s; /* processor time that it had used when it came here */
 };
 
 struct member *member_create(struct daemon *d, uint32_t id, enum member_state state);

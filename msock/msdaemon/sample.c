@@ -16,7 +16,7 @@ static struct {
 	struct event *timer;
 } sampling;
 
-bool sample_process(pid_t pid, Ms__Rank *r)
+bool sample_process(const struct member *m, Ms__Rank *r)
 {
 	unsigned long long user = 0, sys = 0;
 	char path[64], line[1024];
@@ -24,7 +24,7 @@ bool sample_process(pid_t pid, Ms__Rank *r)
 	char *at;
 	FILE *f;
 
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)m->pid);
 	f = fopen(path, "re");
 	if (!f)
 		return false;
@@ -34,7 +34,7 @@ bool sample_process(pid_t pid, Ms__Rank *r)
 	    sscanf(at, ") %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %llu %llu %*d %*d %*d %*d %*d %*d %*u %*u %ld",
 		   &user, &sys, &pages) != 3)
 		return false;
-	r->cpu_s = (double)(user + sys) / (double)sysconf(_SC_CLK_TCK);
+	r->cpu_s = m->before_s + (double)(user + sys) / (double)sysconf(_SC_CLK_TCK);
 	r->rss_bytes = (uint64_t)pages * (uint64_t)sysconf(_SC_PAGESIZE);
 	return true;
 }
@@ -66,7 +66,7 @@ static void fill_rank(struct member *m, double passed_s, Ms__Rank *r)
 	r->member = m->id;
 	r->pid = m->pid;
 	r->load = -1;
-	if (!sample_process(m->pid, r))
+	if (!sample_process(m, r))
 		return;
 	m->cpu_s = r->cpu_s;
 	if (before >= 0 && passed_s > 0 && r->cpu_s >= before)

@@ -7,11 +7,13 @@
 
 enum { SAMPLE_S = 2 };
 
+struct member;
+
 /* Takes the first sample and goes on taking them. */
 void sample_start(struct daemon *d);
 /* Room for an entry of each member in a message, all of it unset; to be freed with free. */
 Ms__Rank **sample_ranks(const struct daemon *d);
-/* Fills in cpu_s and rss_bytes; false: there is no such process any more. */
-bool sample_process(pid_t pid, Ms__Rank *r);
+/* Fills in cpu_s, with what it used on the hosts before this one, and rss_bytes; false: there is no such process any more. */
+bool sample_process(const struct member *m, Ms__Rank *r);
 
 #endif

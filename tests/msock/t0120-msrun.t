@@ -65,11 +65,25 @@ def tool(*words):
     return done.returncode, done.stdout, done.stderr
 
 
+def words_of(pid):
+    with open(f"/proc/{pid}/cmdline", encoding="utf-8", errors="replace") as file:
+        return file.read().split("\0")
+
+
+def ps(job):
+    status, out, _ = tool("msrank-ps", job, "--json")
+    return json.loads(out) if status == 0 else {"ranks": [], "hosts": []}
+
+
 def where(job):
     """(host, moves) of the job's only rank."""
-    status, out, _ = tool("msrank-ps", job, "--json")
-    ranks = json.loads(out)["ranks"] if status == 0 else []
+    ranks = ps(job)["ranks"]
     return (ranks[0]["host"], ranks[0]["moves"]) if ranks else None
+
+
+def used(job):
+    """Processor seconds of its only rank."""
+    return ps(job)["ranks"][0]["cpu_s"]
 
 
 def endings():
@@ -148,8 +162,11 @@ def moves():
         child = subprocess.Popen(words, **pipes) if options is None else start(words, options, **pipes)
         first = child.stdout.readline()
         for number, host in enumerate(HOSTS[1:] + HOSTS[:1], 1) if options else ():
+            before = tap.until(lambda: max(0, used("computes") - number), launch.LIMIT_S) + number
             status, out, err = tool("msrank-move", "--job", "computes", "0", host)
             tap.ok(status == 0 and where("computes") == (host, number), f"move {number}, to {host}", (status, out, err))
+            after = used("computes")
+            tap.ok(number < before <= after, f"move {number}: its processor time goes on from {before:.2f} s", after)
         if options:
             status, _, err = run(["true"], ["--job", "computes"])
             tap.ok(status == 255 and b"computes" in err, "another job of that name: 255", (status, err))
@@ -160,6 +177,29 @@ def moves():
         said.append((child.returncode, first + out, err))
     tap.equal(said[0][0], 7, "the program without msrun")
     tap.equal(said[1], said[0], "and with it, after three moves: the same status, output and error output")
+
+
+def silent():
+    """A daemon that is stopped: msrank-ps waits for it, and says that it has not answered."""
+    child = start(["cat"], ["--job", "silent", "--host", ",".join(HOSTS)], stdin=subprocess.PIPE)
+    tap.ok(tap.until(lambda: where("silent"), 20), "a job on three hosts is up")
+    hosts = lambda told: [(host["up"], host["silent"]) for host in told["hosts"]]
+    daemon = {name: pid for pid in launch.named("msdaemon") for name in HOSTS if name in words_of(pid)}
+    for number, host in enumerate(HOSTS[:2]):
+        os.kill(daemon[host], signal.SIGSTOP)
+        told = ps("silent")
+        tap.equal(hosts(told), [(True, at == number) for at in range(3)], f"{host} is stopped, and shown as silent")
+        tap.equal(told["ranks"][0]["cpu_s"] is None, host == HOSTS[0], "processor time is missing only of a rank that is there")
+        _, table, _ = tool("msrank-ps", "silent")
+        states = [line.split()[1] for line in table.split("\n\n")[1].splitlines()[1:]]
+        tap.equal(states, ["silent" if at == number else "up" for at in range(3)], "so it is in the table")
+        asked = subprocess.Popen([launch.program("msrank-ps"), "silent", "--json"], env=ENV, stdout=subprocess.PIPE, text=True)
+        tap.until(lambda: asked.poll() is not None, 1)
+        os.kill(daemon[host], signal.SIGCONT)
+        told = json.loads(asked.communicate(timeout=launch.LIMIT_S)[0])
+        good = hosts(told) == [(True, False)] * 3 and told["ranks"][0]["cpu_s"] is not None
+        tap.ok(good, "an answer that comes a second later is waited for", told)
+    child.communicate(b"", launch.LIMIT_S)
 
 
 def replaced():
@@ -175,7 +215,7 @@ def replaced():
 
 
 def test():
-    for part in (endings, signals, terminal, streams, moves, replaced):
+    for part in (endings, signals, terminal, streams, moves, silent, replaced):
         part()
         tap.ok(tap.until(lambda: not launch.children(), 5), f"{part.__name__}: no process is left", launch.children())
     files = [os.path.join(at, name) for at, _, names in os.walk(TOP) for name in names]
