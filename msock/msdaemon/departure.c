@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sodium.h>
 #include <stdio.h>
@@ -20,7 +21,10 @@
 #include "proto/log.h"
 #include "proto/net.h"
 
-enum { DEPARTURE_ANSWER_S = 20 }; /* seconds for the target's daemon to answer; it may have to hash files first */
+enum {
+	DEPARTURE_ANSWER_MS = 20000, /* for the target's daemon to answer; it may have to hash files first */
+	DEPARTURE_WORD_MS = 500,     /* for its word about why the image connection is at its end */
+};
 
 /*
  *  ASKED -> DIALLING -> WAITING -> RUNNING -> FROZEN -> SENT -> (record)
@@ -85,15 +89,27 @@ static struct departure *find(struct daemon *d, uint32_t member, uint64_t m)
 	return owner && owner->departure && owner->departure->m == m ? owner->departure : NULL;
 }
 
-static void fail(struct departure *x, const char *reason)
+static void want_abort(struct departure *x)
+{
+	daemon_want_abort(x->member->d, x->member->id, x->m, "%s", x->reason ? x->reason : "out of memory");
+}
+
+/* False: it had failed already. */
+static bool note_failure(struct departure *x, const char *reason)
 {
 	if (x->state == DEPARTURE_FAILED)
-		return;
+		return false;
 	set_state(x, DEPARTURE_FAILED);
 	if (x->wait)
 		event_del(x->wait);
 	x->reason = strdup(reason);
-	daemon_want_abort(x->member->d, x->member->id, x->m, "%s", reason);
+	return true;
+}
+
+static void fail(struct departure *x, const char *reason)
+{
+	if (note_failure(x, reason))
+		want_abort(x);
 }
 
 void departure_again(struct member *m)
@@ -101,7 +117,7 @@ void departure_again(struct member *m)
 	struct departure *x = m->departure;
 
 	if (x && x->state == DEPARTURE_FAILED)
-		daemon_want_abort(m->d, m->id, x->m, "%s", x->reason ? x->reason : "out of memory");
+		want_abort(x);
 }
 
 static void step(struct departure *x, enum ms_step which, uint64_t figure)
@@ -120,21 +136,16 @@ static void fail_unreachable(struct departure *x, const char *why)
 	fail(x, text);
 }
 
-/* From the freeze on what goes wrong has to do with the way to the target: name it. */
-static void fail_sending(struct departure *x, const char *why)
-{
-	char text[600];
-
-	snprintf(text, sizeof(text), "while the image went to the target %s: %s", x->to.host, why);
-	fail(x, x->state == DEPARTURE_FROZEN || x->state == DEPARTURE_SENT ? text : why);
-}
-
 static void wait_cb(evutil_socket_t fd, short what, void *arg)
 {
 	struct departure *x = arg;
 	int err = 0;
 	socklen_t size = sizeof(err);
 
+	if (x->state == DEPARTURE_FAILED) {
+		want_abort(x);
+		return;
+	}
 	if (what & EV_TIMEOUT) {
 		fail_unreachable(x, "no answer");
 		return;
@@ -150,14 +161,35 @@ static void wait_cb(evutil_socket_t fd, short what, void *arg)
 }
 
 /* Await fd's event (or only an answer, fd -1) for a bounded time. */
-static void await(struct departure *x, int fd, short what)
+static void await(struct departure *x, int fd, short what, int limit_ms)
 {
-	struct timeval limit = { DEPARTURE_ANSWER_S, 0 };
+	struct timeval limit = { limit_ms / 1000, limit_ms % 1000 * 1000 };
 
 	if (x->wait)
 		event_free(x->wait);
 	x->wait = event_new(x->member->d->base, fd, what, wait_cb, x);
 	event_add(x->wait, &limit);
+}
+
+static bool target_has_closed(const struct departure *x)
+{
+	struct pollfd p = { .fd = x->sock, .events = POLLRDHUP };
+
+	return poll(&p, 1, 0) > 0;
+}
+
+/* From the freeze on what goes wrong has to do with the way to the target: name it. */
+static void fail_sending(struct departure *x, const char *why)
+{
+	char text[600];
+
+	snprintf(text, sizeof(text), "while the image went to the target %s: %s", x->to.host, why);
+	if (!note_failure(x, x->state == DEPARTURE_FROZEN || x->state == DEPARTURE_SENT ? text : why))
+		return;
+	if (target_has_closed(x)) /* then its daemon has told, or tells, the coordinator why: that is the reason */
+		await(x, -1, 0, DEPARTURE_WORD_MS);
+	else
+		want_abort(x);
 }
 
 static void ask_target(struct departure *x, const struct image_needs_blob *needs)
@@ -181,7 +213,7 @@ static void ask_target(struct departure *x, const struct image_needs_blob *needs
 	in.map = m->seat.map;
 	in.cpus = (ProtobufCBinaryData){ sizeof(m->seat.given), (uint8_t *)&m->seat.given };
 	link_send(mesh_link(m->d, &x->to), LINK_MSG(MOVE_IN, move_in, &in));
-	await(x, -1, 0);
+	await(x, -1, 0, DEPARTURE_ANSWER_MS);
 	step(x, MS_STEP_COLLECTED, needs->size);
 }
 
@@ -251,7 +283,7 @@ void departure_answer(struct daemon *d, const Ms__MoveInAnswer *a)
 		return;
 	}
 	set_state(x, DEPARTURE_DIALLING);
-	await(x, x->sock, EV_WRITE);
+	await(x, x->sock, EV_WRITE, DEPARTURE_ANSWER_MS);
 }
 
 /* Identity of the member's end of each channel. */

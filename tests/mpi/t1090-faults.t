@@ -1,7 +1,10 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
 """Walks the table of doc/faults.md: a process dies, or is cut off, at each step of a move; one live copy or a clean end."""
+import json
 import os
+import signal
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -45,6 +48,8 @@ class Cell(cells.Cell):
         status, reports, err = self.job.move(1, self.place.hosts[3], "--via", "drain", "--timeout", "100", "--fault", fault,
                                              seconds=200)
         tap.note(f"{fault}: exit {status} {err.strip()}")
+        if fault.startswith("nomem") and status == 1:
+            tap.ok("memory" in err, f"{fault}: the reason given is the restorer's", err)
         if outcome == "one":
             outcome = "ends" if self.has_ended(5) else "moves" if status == 0 else "stays"
         if outcome == "ends":
@@ -54,6 +59,35 @@ class Cell(cells.Cell):
         else:
             self.stays(fault, status, reports)
         return outcome != "ends"
+
+
+def named(name, host):
+    """The process of that name that was started for a host."""
+    return next(pid for pid in jobs.descendants() for words in [jobs.describe(pid).split(" ")]
+                if os.path.basename(words[0]) == name and host in words)
+
+
+def late_word(place):
+    """The source sees the restorer's connection end before the target's daemon has told why: it waits for that reason."""
+    cell, target = Cell(place, "late"), place.hosts[3]
+    daemon, peer = named("msdaemon", target), cell.job.ps()[0]["pid"]
+    os.kill(peer, signal.SIGSTOP)  # it does not come to the freeze
+    mover = place.start([jobs.command("msrank-move"), "--json=events", "--via", "drain", "1", target], stdin=subprocess.DEVNULL,
+                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    for line in map(json.loads, iter(mover.stdout.readline, "")):
+        if line.get("step") == "spawned":
+            restorer = line["pid"]
+        if line.get("step") == "laid-out":
+            break
+    os.kill(daemon, signal.SIGSTOP)
+    os.kill(restorer, signal.SIGKILL)
+    os.kill(peer, signal.SIGCONT)
+    tap.until(lambda: mover.poll() is not None, 0.2)
+    os.kill(daemon, signal.SIGCONT)
+    err = mover.communicate(timeout=100)[1]
+    tap.ok(mover.returncode == 1 and f"the restorer on {target} was killed by signal 9" in err, "a reason that comes late is waited for", err)
+    tap.ok(cell.at(place.hosts[1]), "and the rank goes on where it was", cell.job.story())
+    cell.close("a late reason")
 
 
 def walk(place, faults, table):
@@ -83,6 +117,7 @@ def test():
     for place in jobs.places(Four):
         chosen = os.environ.get("MSOCK_TEST_FAULTS", "").split()  # to look at some of them
         walk(place, chosen or (list(table) if jobs.LONG else SHORT), table)
+        late_word(place)
         tap.equal(place.leftovers(), [], f"{place.name}: nothing is left")
 
 
