@@ -24,7 +24,7 @@
 #include "recover.h"
 #include "tool.h"
 
-enum { HOST_GRACE_S = 1 };
+enum { HOST_GRACE_S = 3 }; /* as a move waits for the target's daemon */
 
 struct guest { /* has called on TCP and not yet said who it is */
 	struct coord *c;
@@ -157,6 +157,13 @@ void host_start_all(struct coord *c)
 	start_host(c, h, path);
 }
 
+/* Its daemon lives without its remote shell. */
+static void host_pong(struct host *h)
+{
+	event_del(h->grace);
+	log_say(LOG_INFO, "host %s: its remote shell has ended, its daemon goes on", h->name);
+}
+
 static void daemon_message(struct link *l, const Ms__Msg *msg, void *user)
 {
 	struct host *h = user;
@@ -191,7 +198,10 @@ static void daemon_message(struct link *l, const Ms__Msg *msg, void *user)
 		move_progress(h->c, msg->progress);
 		break;
 	case MS__MSG__BODY_PING:
-		move_pong(h, msg->ping->request);
+		if (h->grace && msg->ping->request == h->ping)
+			host_pong(h);
+		else
+			move_pong(h, msg->ping->request);
 		break;
 	case MS__MSG__BODY_PRESENT:
 		recover_present(h, msg->present);
@@ -353,16 +363,27 @@ static void grace_cb(evutil_socket_t fd, short what, void *arg)
 
 	if (!h->link)
 		return;
-	link_send(h->link, LINK_MSG(SHUTDOWN, shutdown, &bye)); /* without its shell it may live */
+	link_send(h->link, LINK_MSG(SHUTDOWN, shutdown, &bye)); /* it may hear it later */
 	link_flush(h->link, 100);
 	link_destroy(h->link);
 	h->link = NULL;
 	host_lost(h, "its daemon or remote shell has ended");
 }
 
-void host_reaped(struct coord *c, pid_t pid, int status)
+/* The daemon, or its shell, has ended. If it was the shell the daemon may live; of a host that was switched off nothing comes. */
+static void await_end(struct host *h)
 {
 	struct timeval grace = { HOST_GRACE_S, 0 };
+	Ms__Ping ping = MS__PING__INIT;
+
+	h->ping = ping.request = ++h->c->requests;
+	link_send(h->link, LINK_MSG(PING, ping, &ping));
+	h->grace = evtimer_new(h->c->base, grace_cb, h);
+	event_add(h->grace, &grace);
+}
+
+void host_reaped(struct coord *c, pid_t pid, int status)
+{
 	struct host *h;
 
 	if (master_reaped(c, pid, status) || balancer_reaped(pid, status))
@@ -375,10 +396,8 @@ void host_reaped(struct coord *c, pid_t pid, int status)
 		if (h->shell.pid != pid)
 			continue;
 		h->shell.pid = 0;
-		if (h->link &&
-		    !h->c->ending) { /* its end tells more, if it comes: a host that was switched off says nothing */
-			h->grace = evtimer_new(c->base, grace_cb, h);
-			event_add(h->grace, &grace);
+		if (h->link && !h->c->ending) { /* the link's end tells more, if it comes */
+			await_end(h);
 			continue;
 		}
 		words = shell_last_words(&h->shell);

@@ -18,7 +18,8 @@ struct host {
 	bool present;        /* it has told a coordinator that was started again what it has */
 	bool dropped;        /* left the job: nobody finds it any more; lost, too */
 	struct join *join;   /* it is on its way into a running job; owned by join.c */
-	struct event *grace; /* its process has ended, the link not yet */
+	struct event *grace; /* its process has ended, the link not yet; pending: it is asked whether it lives */
+	uint64_t ping;       /* the number of that question */
 	uint16_t mesh_port;
 	char *says;
 	struct history *history; /* owned; NULL: no sample has come */

@@ -142,7 +142,7 @@ void orphan_stdin_ended(struct daemon *d)
 {
 	if (!*d->job)
 		daemon_end(d, 1);
-	if (!d->last || !d->coordinator)
+	if (!d->coordinator) /* else it was our remote shell that ended: the link tells if the coordinator does */
 		wait_begin(d);
 }
 

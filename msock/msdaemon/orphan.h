@@ -2,7 +2,7 @@
 /*
  * orphan.h - a daemon whose coordinator is gone, and the next coordinator.
  *
- *   link lost, or standard input ended without a word --> waits, at most ORPHAN_S --the next one calls--> attached
+ *   link lost --> waits, at most ORPHAN_S --the next one calls--> attached
  *
  * mpiexec starts a coordinator that was killed again, once.  The new one calls the daemons' mesh ports; it is told
  * what is here (Present), decides by the job's records, and says Welcome.  Then what waits for an answer is asked for
