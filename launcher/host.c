@@ -174,6 +174,8 @@ static void daemon_message(struct link *l, const Ms__Msg *msg, void *user)
 	case MS__MSG__BODY_DATA:
 	case MS__MSG__BODY_ACK:
 	case MS__MSG__BODY_EXIT:
+	case MS__MSG__BODY_SIGNAL:
+	case MS__MSG__BODY_FORGET:
 		rank_from_daemon(h, msg);
 		break;
 	case MS__MSG__BODY_BORN:

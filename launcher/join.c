@@ -115,7 +115,7 @@ static bool has_rank(const struct host *h)
 	struct rank *r;
 
 	TAILQ_FOREACH(r, &h->c->ranks, entry)
-	if (r->host == h && !r->ended)
+	if ((r->host == h && !r->ended) || r->standin == h)
 		return true;
 	return false;
 }

@@ -32,6 +32,13 @@ void journal_children(struct coord *c)
 	jobdir_note(c, json_pack("{s:I}", "children", (json_int_t)c->children_kept));
 }
 
+void journal_child(struct rank *r)
+{
+	r->journaled = true;
+	jobdir_note(r->c, json_pack("{s:I, s:s, s:I}", "member", (json_int_t)r->id, "host", r->host->name, "child_of",
+				    (json_int_t)r->parent));
+}
+
 void journal_ended(const struct rank *r)
 {
 	json_t *line = json_pack("{s:I, s:i}", "member", (json_int_t)r->id, "ended", r->status);
@@ -91,9 +98,18 @@ static bool take_member(struct coord *c, json_t *line)
 {
 	const char *name = NULL, *lost = NULL;
 	json_int_t id = 0, ip = 0;
+	json_int_t parent = 0;
 	struct rank *r;
 	int status;
 
+	if (!json_unpack(line, "{s:I, s:s, s:I}", "member", &id, "host", &name, "child_of", &parent)) {
+		if (!host_named(c, name))
+			return false;
+		r = rank_create_child(host_named(c, name), (uint32_t)id, (uint32_t)parent, 0);
+		r->journaled = true;
+		r->here = false; /* until a daemon says so */
+		return true;
+	}
 	if (!json_unpack(line, "{s:I, s:s, s:I}", "member", &id, "host", &name, "virtual_ip", &ip)) {
 		if (!host_named(c, name))
 			return false;

@@ -33,6 +33,8 @@ void journal_host(const struct host *h);
 void journal_host_gone(const struct host *h);
 void journal_member(const struct rank *r);
 void journal_children(struct coord *c);
+/* Others come and go without a line. */
+void journal_child(struct rank *r);
 void journal_ended(const struct rank *r);
 /* id: the tool's. */
 void journal_move(const struct rank *r, const struct host *to, uint64_t m, uint64_t id, uint32_t timeout_ms);

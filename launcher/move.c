@@ -387,13 +387,15 @@ static void refuse(struct link *tool, const Ms__MoveRequest *q, const char *from
 /* All that can be known here is checked before anything is touched. */
 static bool acceptable(struct coord *c, struct link *tool, const Ms__MoveRequest *q, struct rank *r, struct host *to)
 {
+	const struct rank *child;
+
 	if (!r)
 		refuse(tool, q, "", "no rank %u.%u in job %s", q->world, q->rank, c->job);
 	else if (r->ended)
 		refuse(tool, q, r->host->name, "rank %u.%u has ended", q->world, q->rank);
-	else if (r->child)
-		refuse(tool, q, r->host->name, "process %d was forked by rank %u.%u: a child does not move",
-		       (int)r->pid, MS_MEMBER_WORLD(r->parent), MS_MEMBER_RANK(r->parent));
+	else if ((child = rank_child_elsewhere(r)))
+		refuse(tool, q, r->host->name, "rank %u.%u has a child process, %u.%u, which lives on host %s",
+		       q->world, q->rank, MS_MEMBER_WORLD(child->id), MS_MEMBER_RANK(child->id), child->host->name);
 	else if (!to)
 		refuse(tool, q, r->host->name, "host %s is not one of the job's hosts", q->host);
 	else if (r->move)
@@ -463,6 +465,8 @@ void move_request(struct coord *c, struct link *tool, const Ms__MoveRequest *q)
 		v->request.timeout_ms = MOVE_TIMEOUT_MS;
 	if (!v->request.drain_ms) /* without a mirror there is nothing else to do than to wait */
 		v->request.drain_ms = q->via == MS_VIA_DRAIN ? v->request.timeout_ms / 2 : MOVE_DRAIN_MS;
+	if (r->child && !r->journaled)
+		journal_child(r);
 	journal_move(r, to, v->m, q->id, v->request.timeout_ms);
 	if (q->options) {
 		v->options.flags = q->options->flags;
@@ -614,6 +618,19 @@ void move_rank_ended(struct rank *r)
 			set_state(v, MOVE_RESUMED);
 		r->move = NULL;
 		v->relinked = true;
+		check_done(v);
+	}
+}
+
+void move_rank_forgotten(struct rank *r)
+{
+	struct move *v, *next;
+
+	for (v = LIST_FIRST(&r->c->moves); v; v = next) {
+		next = LIST_NEXT(v, entry);
+		if (v->rank != r)
+			continue;
+		v->mirror_done = true; /* nobody is left for whom it could forward */
 		check_done(v);
 	}
 }

@@ -37,5 +37,7 @@ void move_step(struct coord *c, const Ms__Step *s);
 void move_checked(struct host *h, const Ms__Checked *k);
 void move_host_lost(struct host *h, const char *why);
 void move_rank_ended(struct rank *r);
+/* It is about to be forgotten, and its moves with it. */
+void move_rank_forgotten(struct rank *r);
 
 #endif

@@ -111,6 +111,7 @@ void rank_born(struct host *h, const Ms__Born *b)
 
 	n.request = b->request;
 	n.member = r->id;
+	r->m = b->m;
 	link_send(h->link, LINK_MSG(NAMED, named, &n));
 }
 
@@ -401,6 +402,17 @@ void rank_serving(struct coord *c, const Ms__Serving *s)
 		memcpy(r->cookie, s->cookie.data, sizeof(r->cookie));
 }
 
+/* A child's stand-in is to end as it has ended. */
+static void tell_standin(const struct rank *r)
+{
+	Ms__Exit e = MS__EXIT__INIT;
+
+	e.member = r->id;
+	e.status = r->status;
+	if (r->standin)
+		link_send(r->standin->link, LINK_MSG(EXIT, exit, &e));
+}
+
 void rank_end(struct rank *r, int32_t status, const char *lost)
 {
 	Ms__Ended e = MS__ENDED__INIT;
@@ -408,7 +420,7 @@ void rank_end(struct rank *r, int32_t status, const char *lost)
 	r->ended = true;
 	r->status = status;
 	r->lost = lost ? strdup(lost) : NULL;
-	if (!r->child)
+	if (!r->child || r->journaled)
 		journal_ended(r);
 	e.member = r->id;
 	e.status = status;
@@ -421,13 +433,95 @@ void rank_end(struct rank *r, int32_t status, const char *lost)
 	move_rank_ended(r);
 }
 
-/* Nobody will ask how it ended. */
-static void child_destroy(struct rank *r)
+void rank_child_over(struct rank *r)
 {
+	move_rank_forgotten(r);
+	forget(r);
 	TAILQ_REMOVE(&r->c->ranks, r, entry);
 	free(r->lost);
 	free(r->outcomes);
 	free(r);
+}
+
+struct rank *rank_child_elsewhere(const struct rank *r)
+{
+	struct rank *child;
+
+	TAILQ_FOREACH(child, &r->c->ranks, entry)
+	if (child->standin && child->parent == r->id)
+		return child;
+	return NULL;
+}
+
+static void standin_gone(struct rank *r)
+{
+	r->standin = NULL;
+	if (r->ended)
+		rank_child_over(r);
+	else
+		rank_kill(r);
+}
+
+/* The child, as the stand-in's host has to know it again. */
+static void standin_resume(struct rank *r)
+{
+	Ms__Moved moved = MS__MOVED__INIT;
+	Ms__Resend again = MS__RESEND__INIT;
+
+	moved.member = again.member = r->id;
+	moved.m = r->decided;
+	moved.host = r->host->name;
+	link_send(r->standin->link, LINK_MSG(MOVED, moved, &moved));
+	link_send(r->host->link, LINK_MSG(RESEND, resend, &again));
+}
+
+void rank_standin_found(struct host *h, uint32_t member)
+{
+	struct rank *r = rank_find(h->c, member);
+	Ms__Exit e = MS__EXIT__INIT;
+
+	e.member = member;
+	e.status = RANK_LOST << 8;
+	if (!r) {
+		link_send(h->link, LINK_MSG(EXIT, exit, &e));
+		return;
+	}
+	r->standin = h;
+	if (r->ended && !r->here)
+		tell_standin(r);
+	else
+		standin_resume(r);
+}
+
+/* From the daemon where its stand-in is, about that. False: about itself. */
+static bool from_standin(struct rank *r, const Ms__Msg *msg)
+{
+	switch (msg->body_case) {
+	case MS__MSG__BODY_SIGNAL:
+		stub_signal(r, msg->signal->signo);
+		return true;
+	case MS__MSG__BODY_FORGET:
+		standin_gone(r);
+		return true;
+	case MS__MSG__BODY_DATA: /* the standard input's end */
+		if (msg->data->channel != 0)
+			return false;
+		to_daemon(r, msg);
+		return true;
+	case MS__MSG__BODY_ACK:
+		if (msg->ack->channel == 0)
+			return false;
+		to_daemon(r, msg);
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Who stands for it at home. */
+static struct link *reader(const struct rank *r)
+{
+	return r->standin ? r->standin->link : r->stub;
 }
 
 void rank_from_daemon(struct host *h, const Ms__Msg *msg)
@@ -451,14 +545,22 @@ void rank_from_daemon(struct host *h, const Ms__Msg *msg)
 	case MS__MSG__BODY_EXIT:
 		id = msg->exit->member;
 		break;
+	case MS__MSG__BODY_SIGNAL:
+		id = msg->signal->member;
+		break;
+	case MS__MSG__BODY_FORGET:
+		id = msg->forget->member;
+		break;
 	default:
 		break;
 	}
 	r = rank_find(h->c, id);
-	if (!r)
+	if (!r || (r->standin == h && from_standin(r, msg)))
 		return;
+	if (msg->body_case == MS__MSG__BODY_SIGNAL || msg->body_case == MS__MSG__BODY_FORGET)
+		return; /* of a stand-in that we had given up */
 	if (r->ended) { /* the coordinator before us had told it, but perhaps not the stub */
-		link_send(r->stub, msg);
+		link_send(reader(r), msg);
 		return;
 	}
 	if (msg->body_case == MS__MSG__BODY_SPAWNED) {
@@ -468,17 +570,17 @@ void rank_from_daemon(struct host *h, const Ms__Msg *msg)
 	} else if (msg->body_case == MS__MSG__BODY_JOINED) {
 		r->joined = true;
 	} else {
-		link_send(r->stub, msg);
+		link_send(reader(r), msg);
 	}
 	if (msg->body_case != MS__MSG__BODY_EXIT)
 		return;
 	r->last = msg->exit->last;
 	r->last_count = msg->exit->n_last;
 	rank_end(r, msg->exit->status, NULL);
-	if (!r->stub)
+	if (r->child && !r->standin)
+		rank_child_over(r);
+	else if (!r->child && !r->stub)
 		forget(r);
-	if (r->child)
-		child_destroy(r);
 }
 
 void rank_note_outcome(struct rank *r, uint64_t m, struct host *to)
@@ -512,38 +614,53 @@ void rank_decided(struct rank *r, uint64_t m, struct host *to, const Ms__WantCom
 {
 	Ms__Moved moved = MS__MOVED__INIT;
 
+	if (to && r->child && !r->moves)
+		r->standin = r->host;
 	rank_note_outcome(r, m, to);
 	if (to) {
 		r->ip = w->serving->ip;
 		r->port = (uint16_t)w->serving->port;
-		master_send(r->c, r->virtual_ip, LINK_MSG(SERVING, serving, w->serving));
+		if (!r->child)
+			master_send(r->c, r->virtual_ip, LINK_MSG(SERVING, serving, w->serving));
 		moved.member = r->id;
 		moved.m = m;
 		moved.host = to->name;
-		link_send(r->stub, LINK_MSG(MOVED, moved, &moved));
+		link_send(reader(r), LINK_MSG(MOVED, moved, &moved));
 	}
 	answer_all(r);
 	release_signals(r);
 }
 
-void rank_host_lost(struct host *h, const char *why)
+static void rank_lost(struct rank *r, const char *why)
 {
 	char text[512], id[24];
-	struct rank *r;
 
-	TAILQ_FOREACH(r, &h->c->ranks, entry)
-	{
-		if (r->host != h || r->ended)
-			continue;
-		if (r->child) { /* with its family, of which that is said */
-			rank_end(r, RANK_LOST << 8, NULL);
-			continue;
-		}
-		snprintf(id, sizeof(id), "%u.%u", MS_MEMBER_WORLD(r->id), MS_MEMBER_RANK(r->id));
-		snprintf(text, sizeof(text), "rank %s is lost with its host %.200s: %.100s", id, h->name, why);
-		log_say(LOG_ERROR, "%s",
-			text); /* by us: the ranks that are left may end the job before its stub can say it */
+	snprintf(id, sizeof(id), "%u.%u", MS_MEMBER_WORLD(r->id), MS_MEMBER_RANK(r->id));
+	snprintf(text, sizeof(text), "rank %s is lost with its host %.200s: %.100s", id, r->host->name, why);
+	log_say(LOG_ERROR, "%s", text); /* by us: the ranks that are left may end the job before its stub can say it */
+	if (!r->child)
 		stub_exit(r->stub, r->id, text, true);
-		rank_end(r, RANK_LOST << 8, text);
+	rank_end(r, RANK_LOST << 8, text);
+	tell_standin(r);
+}
+
+void rank_host_lost(struct host *h, const char *why)
+{
+	struct rank *r, *next;
+
+	for (r = TAILQ_FIRST(&h->c->ranks); r; r = next) {
+		bool alone = r->standin == h; /* its number is gone, and its parent */
+
+		next = TAILQ_NEXT(r, entry);
+		if (alone)
+			r->standin = NULL;
+		if (r->host == h && !r->ended && r->child && !r->standin)
+			rank_end(r, RANK_LOST << 8, NULL); /* with its family, of which that is said */
+		else if (r->host == h && !r->ended)
+			rank_lost(r, why);
+		else if (alone && r->ended)
+			rank_child_over(r);
+		else if (alone)
+			rank_kill(r);
 	}
 }

@@ -14,8 +14,11 @@ struct rank {
 	struct link *stub; /* NULL: gone */
 	uint32_t virtual_ip;
 	int32_t pid;
-	bool child;       /* forked by another: it has no stub and no address of its own */
-	uint32_t parent;  /* by that member */
+	bool child;      /* forked by another: it has no stub and no address of its own */
+	uint32_t parent; /* by that member */
+	struct host
+		*standin; /* borrowed: where its number is kept since it has moved; NULL: it has not, or that is gone */
+	bool journaled;   /* a child that has been asked to move */
 	Ms__Relay **last; /* borrowed, while its end is told: what it has left to be said */
 	size_t last_count;
 	bool joined; /* it called msock_init */
@@ -52,6 +55,12 @@ void rank_note_outcome(struct rank *r, uint64_t m, struct host *committed_to);
 /* A process called on coord.sock as a stub. */
 void rank_stub_hello(struct coord *c, struct link *l);
 void rank_from_daemon(struct host *h, const Ms__Msg *msg);
+/* The stand-in of this child is there, by what the coordinator before us had decided. */
+void rank_standin_found(struct host *h, uint32_t member);
+/* Nobody is to hear how a forked child has ended. */
+void rank_child_over(struct rank *r);
+/* One of its children lives elsewhere; NULL: none does. */
+struct rank *rank_child_elsewhere(const struct rank *r);
 void rank_serving(struct coord *c, const Ms__Serving *s);
 /* Questions of daemons and of the master: answered when no move is undecided. */
 void rank_where(struct host *h, const Ms__Where *w);

@@ -12,14 +12,15 @@
 #include "proto/wire.h"
 #include "rank.h"
 
-enum { RECOVER_S = 8, RECOVER_STUBS_S = 15 }; /* daemons wait for 15 s, stubs for 20 s */
+enum { RECOVER_S = 8, RECOVER_STUBS_S = 15, RECOVER_LOST = 255 }; /* daemons wait for 15 s, stubs for 20 s */
 
 struct told { /* an undecided move that a daemon has told of, or a mirror that lives */
 	LIST_ENTRY(told) entry;
 	struct host *host; /* borrowed */
 	uint32_t member;
 	uint64_t m;
-	bool leaving, mirror; /* neither: coming */
+	bool leaving, mirror; /* neither: coming, or */
+	bool standin;         /* ... it is kept */
 };
 
 static LIST_HEAD(, told) tellings = LIST_HEAD_INITIALIZER(tellings);
@@ -93,7 +94,7 @@ void recover_attach(struct coord *c)
 	event_base_once(c->base, -1, EV_TIMEOUT, late_cb, c, &limit);
 }
 
-static void note(struct host *h, uint32_t member, uint64_t m, bool leaving, bool mirror)
+static struct told *note(struct host *h, uint32_t member, uint64_t m, bool leaving, bool mirror)
 {
 	struct told *t = calloc(1, sizeof(*t));
 
@@ -101,25 +102,29 @@ static void note(struct host *h, uint32_t member, uint64_t m, bool leaving, bool
 		log_die("out of memory");
 	*t = (struct told){ .host = h, .member = member, .m = m, .leaving = leaving, .mirror = mirror };
 	LIST_INSERT_HEAD(&tellings, t, entry);
+	return t;
 }
 
 static void take_here(struct host *h, const Ms__Here *e)
 {
+	bool standin = e->state == MS__HERE__STATE__STAND_IN;
 	bool leaving = e->state == MS__HERE__STATE__LEAVING, coming = e->state == MS__HERE__STATE__COMING;
 	struct rank *r = rank_find(h->c, e->member);
 
-	if (leaving || coming)
-		note(h, e->member, e->m, leaving, false);
+	if (leaving || coming || standin)
+		note(h, e->member, e->m, leaving, false)->standin = standin;
+	if (standin)
+		return;
 	if (!r && MS_MEMBER_IS_CHILD(e->member))
 		r = rank_create_child(h, e->member, e->parent, e->pid); /* they are not in the journal */
 	if (!r || r->host != h)
 		return;
+	r->here = true;
 	if (e->state == MS__HERE__STATE__ENDED) {
 		if (!r->ended)
 			rank_end(r, e->status, NULL);
 		return;
 	}
-	r->here = true;
 	r->pid = e->pid;
 	r->joined = e->state != MS__HERE__STATE__RUNNING;
 	if (e->serving) {
@@ -157,7 +162,8 @@ static bool is_told(const struct host *h, const struct journal_move *v, bool lea
 	const struct told *t;
 
 	LIST_FOREACH(t, &tellings, entry)
-	if (t->host == h && t->member == v->rank->id && t->m == v->m && t->leaving == leaving && t->mirror == mirror)
+	if (!t->standin && t->host == h && t->member == v->rank->id && t->m == v->m && t->leaving == leaving &&
+	    t->mirror == mirror)
 		return true;
 	return false;
 }
@@ -181,8 +187,37 @@ static void repeat_outcomes(struct coord *c)
 	struct told *t;
 
 	LIST_FOREACH(t, &tellings, entry)
-	if (!t->mirror)
+	if (!t->mirror && !t->standin)
 		move_repeat_outcome(t->host, t->member, t->m);
+}
+
+/* It has not heard of the record yet, by which its process becomes one. */
+static bool becomes_standin(struct coord *c, const struct told *t)
+{
+	const struct rank *r = rank_find(c, t->member);
+
+	return t->leaving && r && r->child && r->moves == 1 && t->m <= r->decided && r->outcomes[t->m];
+}
+
+/* A child that nobody has is over; whatever is left of it hears that. */
+static void find_standins(struct coord *c)
+{
+	struct rank *r, *next;
+	struct told *t;
+
+	TAILQ_FOREACH(r, &c->ranks, entry)
+	if (r->child && !r->here && !r->ended)
+		rank_end(r, RECOVER_LOST << 8, NULL);
+	LIST_FOREACH(t, &tellings, entry)
+	if (t->standin || becomes_standin(c, t))
+		rank_standin_found(t->host, t->member);
+	for (r = TAILQ_FIRST(&c->ranks); r; r = next) {
+		next = TAILQ_NEXT(r, entry);
+		if (r->child && r->ended && !r->standin)
+			rank_child_over(r);
+		else if (r->child && !r->ended && r->moves && !r->standin)
+			rank_kill(r);
+	}
 }
 
 static void lonely_cb(evutil_socket_t fd, short what, void *arg)
@@ -221,6 +256,7 @@ void recover_decide(struct coord *c)
 		if (r->ended)
 			host_send_all(c, LINK_MSG(ENDED, ended, &e));
 	}
+	find_standins(c);
 	event_base_once(c->base, -1, EV_TIMEOUT, lonely_cb, c, &limit);
 }
 

@@ -4,8 +4,6 @@
 #include "lib/fds.h"
 #include "lib/log.h"
 
-#include <sys/stat.h>
-
 enum { HOLDERS_PATH = 64, HOLDERS_MAX = 4096, HOLDERS_TEXT = 4096 };
 
 /* Processes to be looked at; who looks has the lock. */
@@ -159,4 +157,45 @@ int holders_anywhere(uint64_t ino)
 		if ((!lowest || family[i] < lowest) && holder_is(ino, family[i], -1))
 			lowest = family[i];
 	return lowest;
+}
+
+void holders_each(void (*call)(int pid, void *arg), void *arg)
+{
+	each_entry("/proc", call, arg);
+}
+
+struct holders_walk {
+	void (*call)(int pid, int fd, const struct stat *st, void *arg);
+	void *arg;
+	int self, pid;
+};
+
+static void walk_file(int fd, void *arg)
+{
+	const struct holders_walk *w = arg;
+	char path[HOLDERS_PATH];
+	struct stat st;
+
+	log_format(path, sizeof(path), "/proc/%d/fd/%d", w->pid, fd);
+	if (!ms_fstatat(AT_FDCWD, path, &st, 0))
+		w->call(w->pid, fd, &st, w->arg);
+}
+
+static void walk_process(int pid, void *arg)
+{
+	struct holders_walk *w = arg;
+	char path[HOLDERS_PATH];
+
+	if (pid == w->self)
+		return;
+	w->pid = pid;
+	log_format(path, sizeof(path), "/proc/%d/fd", pid);
+	each_entry(path, walk_file, w);
+}
+
+void holders_each_file(void (*call)(int pid, int fd, const struct stat *st, void *arg), void *arg)
+{
+	struct holders_walk w = { .call = call, .arg = arg, .self = holders_self() };
+
+	each_entry("/proc", walk_process, &w);
 }

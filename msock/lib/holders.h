@@ -11,6 +11,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/stat.h>
 
 /* We, as /proc has it. */
 int holders_self(void);
@@ -22,5 +23,9 @@ int holders_below(uint64_t ino, int number);
 
 /* Any other process that we may look at: the lowest number, or 0. */
 int holders_anywhere(uint64_t ino);
+
+/* Call for every process; for every descriptor of every other one that we may look at. */
+void holders_each(void (*call)(int pid, void *arg), void *arg);
+void holders_each_file(void (*call)(int pid, int fd, const struct stat *st, void *arg), void *arg);
 
 #endif

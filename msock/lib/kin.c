@@ -16,6 +16,8 @@
 #include "lib/move.h"
 #include "lib/sock.h"
 #include "lib/sys.h"
+#include "lib/udp.h"
+#include "lib/udp_pen.h"
 
 #include <errno.h>
 
@@ -115,6 +117,8 @@ static void child_forget_engine(void)
 	}
 	inbound_forked();
 	relink_forked();
+	mirror_forked();
+	vsock_forked();
 }
 
 /* All but what is direct: its bytes pass through the parent, as long as that lives. Those of msock.h keep their
@@ -309,16 +313,55 @@ void kin_look(void)
 	kin_settle(NULL);
 }
 
-int kin_refuses(char *why, size_t size)
+void kin_serve_legs(void)
 {
-	for (struct sock *s = sock_first(); s; s = s->next) {
-		int pid = s->direct && s->forked ? kin_holder(s) : 0;
+	if (core.kin && data_listener_fd() < 0)
+		data_listen();
+}
 
-		if (!pid)
-			continue;
-		log_format(why, size, "descriptor %d: processes %d and %d share this stream", sock_number(s),
-			   holders_self(), pid);
+/* A child's: the listener or the stream behind the number is its ancestor's. */
+static int kin_refuses_foreign(struct sock *s, char *why, size_t size)
+{
+	const char *what = s->kind == SOCK_IS_LISTENER ? "its family's listener" : "a stream that its parent passes on";
+	int number = s->foreign ? sock_number(s) : -1;
+
+	if (number < 0)
+		return 0;
+	log_format(why, size, "descriptor %d: %s, which a forked child cannot take along", number, what);
+	return -1;
+}
+
+/* The word that a stream is this child's is on its way, to us or to the peer. */
+static bool kin_is_unsettled(struct sock *s)
+{
+	return (s->inherited && sock_number(s) >= 0) || (s->conn && s->conn->heir);
+}
+
+int kin_refuses(bool late, char *why, size_t size)
+{
+	int waits = 0, pen;
+
+	if (core.kin && (data_listener_fd() < 0 || udp_pen_own_fds(&pen, 1) || udp_first())) {
+		log_format(why, size,
+			   data_listener_fd() < 0 ? "no port is to be had for its streams' connections"
+						  : "its family has UDP sockets");
 		return -1;
 	}
-	return 0;
+	for (struct sock *s = sock_first(); s; s = s->next) {
+		int pid = s->direct && (s->forked || s->inherited) ? kin_holder(s) : 0;
+
+		if (pid) {
+			log_format(why, size, "descriptor %d: processes %d and %d share this stream", sock_number(s),
+				   holders_self(), pid);
+			return -1;
+		}
+		if (kin_refuses_foreign(s, why, size))
+			return -1;
+		if (!kin_is_unsettled(s))
+			continue;
+		log_format(why, size, "descriptor %d: its peer does not know yet that the stream is this child's",
+			   sock_number(s));
+		waits = late ? -1 : 1;
+	}
+	return waits;
 }

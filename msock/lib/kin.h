@@ -30,6 +30,7 @@
 #include "proto/codec.h"
 
 struct conn;
+struct image_source;
 struct listener;
 struct sock;
 struct stream_msg;
@@ -100,7 +101,13 @@ bool kin_answers(uint32_t from, const struct stream_msg *msg);
 void kin_member_ended(uint32_t member);
 void kin_steady(struct conn *c);
 
-/* Why the member must not move: 0, or -1 and the reason. */
-int kin_refuses(char *why, size_t size);
+/* Why the member must not move: 0, or -1 and the reason; 1: that is not known yet, unless it is late. */
+int kin_refuses(bool late, char *why, size_t size);
+
+/* A child's first move: from now on it offers legs. */
+void kin_serve_legs(void);
+
+/* kin_shares.c. What a forked child has together with another process, which would part them: 0, or -1 and the reason. */
+int kin_shares(const struct image_source *src, char *why, size_t size);
 
 #endif

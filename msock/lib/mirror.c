@@ -454,6 +454,16 @@ void mirror_detach_all(void)
 	}
 }
 
+void mirror_forked(void)
+{
+	while (mirrors) {
+		engine_forget(&mirrors->watch);
+		core_own_fd(mirrors->fd, false);
+		mirrors->fd = -1;
+		mirror_destroy(mirrors);
+	}
+}
+
 void mirror_attach_all(void)
 {
 	for (struct mirror *m = mirrors, *next; m; m = next) {

@@ -19,6 +19,8 @@ bool mirror_add(struct mirror *m, struct conn *c);
 
 /* After a move the links of the former place are gone; attach, also again. */
 void mirror_detach_all(void);
+/* In a forked child: they are the parent's. */
+void mirror_forked(void);
 void mirror_attach_all(void);
 
 /* For the conn's older leg: the peer is told; the leg is settled; it took in more. */

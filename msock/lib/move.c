@@ -25,6 +25,7 @@ enum {
 	MOVE_CHECKS = 2,
 	MOVE_LOOK_MS = 2,      /* application threads settle streams without an event for the engine */
 	MOVE_SHARED_MS = 1000, /* a peer that forks has a stream in two processes for a moment */
+	MOVE_HEIR_MS = 2000,   /* for a child's peers to know that it is one */
 };
 
 #define MOVE_AGAIN_NS 20000000ull
@@ -218,7 +219,7 @@ static int move_pair_all(uint64_t end)
 		move_swap();
 		if (sock_pair_all())
 			break;
-		if (kin_refuses(move.why, sizeof(move.why)))
+		if (kin_refuses(true, move.why, sizeof(move.why)))
 			return -1;
 		if (ms_clock_ns(CLOCK_MONOTONIC) > end) {
 			log_format(move.why, sizeof(move.why), "a thread of the program does not stop");
@@ -468,15 +469,25 @@ static int move_check_udp(void)
 	return why ? -1 : 0;
 }
 
-/* A stream that a forked child has too. */
+/* A stream that a forked child has too; of a child, what it shares with its family. */
 static int move_check_kin(void)
 {
+	uint64_t end = ms_clock_ns(CLOCK_MONOTONIC) + MOVE_HEIR_MS * 1000000ull;
+	struct timespec pause = { 0, 1000000 };
+	bool late = false;
 	int refused;
 
-	ms_lock_take(&core.lock);
-	refused = kin_refuses(move.why, sizeof(move.why));
-	ms_lock_give(&core.lock);
-	return refused;
+	for (;;) {
+		ms_lock_take(&core.lock);
+		refused = kin_refuses(late, move.why, sizeof(move.why));
+		if (!refused)
+			refused = kin_shares(&move.source, move.why, sizeof(move.why));
+		ms_lock_give(&core.lock);
+		if (refused <= 0)
+			return refused;
+		ms_nanosleep(&pause);
+		late = ms_clock_ns(CLOCK_MONOTONIC) > end;
+	}
 }
 
 /* Sockets come and go while it looks: one that is not in the list yet is no reason to refuse. */
@@ -565,6 +576,41 @@ static void move_back(void)
 	agent_ensure(); /* kicks that came meanwhile were not heeded */
 }
 
+/* For exec; as decimal. */
+static char *move_number(char text[16], int n)
+{
+	log_format(text, 16, "%d", n);
+	return text;
+}
+
+/*
+ * We are elsewhere. A forked child leaves its number to a program that stands in for it, with all signals blocked: those
+ * that come from now on are for that, those that had come are in the image.
+ */
+__attribute__((noreturn)) static void move_leave(struct ms_codec *in)
+{
+	static char path[4096], control[16], kick[16];
+	char *argv[] = { path, move_number(control, control_fd()), move_number(kick, core.kick_signal), NULL };
+	char *env[] = { NULL };
+	unsigned fd = (unsigned)control_fd();
+	uint64_t all = ~0ull;
+	long err;
+
+	path[0] = 0;
+	if (in->at < in->end)
+		ms_get_str(in, path, sizeof(path));
+	if (!path[0])
+		ms_exit_group(0);
+	ms_sigprocmask(SIG_SETMASK, &all, NULL);
+	if (fd > 0)
+		ms_close_range(0, fd - 1, 0);
+	ms_close_range(fd + 1, ~0u, 0);
+	ms_fcntl((int)fd, F_SETFD, 0);
+	err = ms_sys3(SYS_execve, (long)path, (long)argv, (long)env);
+	ms_log(LOG_ERROR, "cannot run %s: error %d", path, (int)-err);
+	ms_exit_group(255);
+}
+
 static void move_run_once(void)
 {
 	struct ms_codec in;
@@ -583,7 +629,7 @@ static void move_run_once(void)
 		if (!move.aborted && move_await(MS_D_OUTCOME, &in, -1))
 			ms_exit_group(1);
 		if (!move.aborted && ms_get_u8(&in))
-			ms_exit_group(0);
+			move_leave(&in);
 		ms_lock_take(&core.lock); /* some threads may run, if not all could be stopped */
 		sock_thaw();
 		ms_lock_give(&core.lock);
@@ -642,6 +688,7 @@ static void move_set_out(struct ms_codec *in, int image_fd)
 	move.phase = MOVE_EARLY;
 	core.self.m = core.local.m = move.m;
 	core.self.moving = core.local.moving = true;
+	kin_serve_legs();
 	move_prepare_source();
 }
 

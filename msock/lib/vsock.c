@@ -44,7 +44,11 @@ static int vsock_add_own(int fd)
 
 int vsock_open(bool again)
 {
-	int err = vsock_place(ms_epoll_create(EPOLL_CLOEXEC), &app_ep, again);
+	int err;
+
+	if (again && app_ep < 0)
+		return 0;
+	err = vsock_place(ms_epoll_create(EPOLL_CLOEXEC), &app_ep, again);
 
 	if (!err)
 		err = vsock_place(ms_eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), &wake_fd, again);
@@ -57,6 +61,11 @@ int vsock_open(bool again)
 	if (!err)
 		err = vsock_add_own(ready_fd);
 	return err;
+}
+
+void vsock_forked(void)
+{
+	app_ep = wake_fd = ready_fd = -1;
 }
 
 void vsock_close_all(void)

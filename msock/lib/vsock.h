@@ -27,9 +27,11 @@ struct vsock {
 	struct vsock *ready_next, *ready_prev;
 };
 
-/* Make or, at the target, make again epoll set and wake-ups under their old numbers. 0 or -errno. */
+/* Make or, at the target, make again epoll set and wake-ups under their old numbers, if there were any. 0 or -errno. */
 int vsock_open(bool again);
 void vsock_close_all(void);
+/* In a forked child, which closes them by itself: it has none of its own. */
+void vsock_forked(void);
 
 /* Give the number to v; -EMFILE if it is too large. */
 int vsock_bind(struct vsock *v, int sd);

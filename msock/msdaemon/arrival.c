@@ -14,6 +14,7 @@
 
 #include "image/image_needs.h"
 #include "msdaemon/image_door.h"
+#include "msdaemon/kin.h"
 #include "proto/log.h"
 #include "proto/net.h"
 
@@ -195,7 +196,9 @@ static struct member *arriving(struct daemon *d, struct link *l, const Ms__MoveI
 	m->virtual_ip = in->virtual_ip;
 	m->data_port = (uint16_t)in->data_port;
 	m->pmi_fd = in->pmi_fd;
-	m->holding = true;
+	m->holding = m->ours = true;
+	if (MS_MEMBER_IS_CHILD(m->id))
+		kin_arrived(m, in->parent);
 	seat_take(m, in->bind, in->map, SEAT_LOWEST, &in->cpus);
 	if (in->cookie.len == sizeof(m->cookie))
 		memcpy(m->cookie, in->cookie.data, sizeof(m->cookie));

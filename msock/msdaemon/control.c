@@ -230,8 +230,8 @@ static void on_end(void *user)
 
 	packets_destroy(m->control);
 	m->control = NULL;
-	if (MS_MEMBER_IS_CHILD(m->id))
-		member_report_exit(m);
+	if (!m->ours)
+		member_lost(m);
 }
 
 const struct packets_ops control_ops = { .on_packet = on_packet, .on_end = on_end };
@@ -260,14 +260,15 @@ void control_ended(struct member *m, uint32_t id, int status)
 	packets_put(m->control, &c, buf, NULL, 0);
 }
 
-void control_outcome(struct member *m, uint64_t move, bool committed)
+void control_outcome(struct member *m, uint64_t move, bool committed, const char *becomes)
 {
-	uint8_t buf[16];
+	uint8_t buf[64 + sizeof(m->d->standin_path)];
 	struct ms_codec c;
 
 	packets_begin(&c, buf, sizeof(buf), MS_D_OUTCOME);
 	ms_put_u64(&c, move);
 	ms_put_u8(&c, committed);
+	ms_put_str(&c, becomes);
 	packets_put(m->control, &c, buf, NULL, 0);
 }
 

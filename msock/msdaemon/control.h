@@ -9,7 +9,8 @@ extern const struct packets_ops control_ops;
 
 void control_relay(struct member *m, uint32_t from, const void *bytes, size_t size);
 void control_ended(struct member *m, uint32_t id, int status);
-void control_outcome(struct member *m, uint64_t move, bool committed);
+/* becomes: the program that is to stand in for it; "": none is. */
+void control_outcome(struct member *m, uint64_t move, bool committed, const char *becomes);
 void control_stats(struct member *m);
 /* Answer to HELLO. */
 void control_welcome(struct member *m);

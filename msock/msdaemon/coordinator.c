@@ -15,6 +15,7 @@
 #include "msdaemon/relay.h"
 #include "msdaemon/sample.h"
 #include "msdaemon/spawn.h"
+#include "msdaemon/standin.h"
 #include "proto/log.h"
 #include "proto/net.h"
 
@@ -123,13 +124,24 @@ static void found_abroad(struct daemon *d, const Ms__Found *f)
 		control_place(m, f);
 }
 
+static void data(struct member *m, const Ms__Data *data)
+{
+	if (!m->pump)
+		return;
+	pump_data(m->pump, data);
+	if (data->channel == 0 && data->eof)
+		standin_input_ended(m->d, m->id);
+}
+
 static void for_member(struct daemon *d, const Ms__Msg *msg)
 {
 	struct member *m;
 
+	if (msg->body_case == MS__MSG__BODY_DATA && standin_data(d, msg->data))
+		return;
 	if (msg->body_case == MS__MSG__BODY_DATA && (m = member_find(d, msg->data->member)))
-		pump_data(m->pump, msg->data);
-	else if (msg->body_case == MS__MSG__BODY_ACK && (m = member_find(d, msg->ack->member)))
+		data(m, msg->data);
+	else if (msg->body_case == MS__MSG__BODY_ACK && (m = member_find(d, msg->ack->member)) && m->pump)
 		pump_ack(m->pump, msg->ack);
 	else if (msg->body_case == MS__MSG__BODY_ACK)
 		farewell_ack(d, msg->ack);
@@ -142,7 +154,7 @@ static void resend(struct daemon *d, uint32_t member)
 {
 	struct member *m = member_find(d, member);
 
-	if (m && m->state != MEMBER_COMING)
+	if (m && m->state != MEMBER_COMING && m->pump)
 		pump_again(m->pump);
 	else if (!m)
 		farewell_again(d, member);
@@ -166,6 +178,12 @@ static void on_message(struct link *l, const Ms__Msg *msg, void *user)
 		break;
 	case MS__MSG__BODY_RESEND:
 		resend(d, msg->resend->member);
+		break;
+	case MS__MSG__BODY_EXIT:
+		standin_exit(d, msg->exit);
+		break;
+	case MS__MSG__BODY_MOVED:
+		standin_moved(d, msg->moved);
 		break;
 	case MS__MSG__BODY_FORGET:
 		farewell_forget(d, msg->forget->member);

@@ -19,6 +19,7 @@ LIST_HEAD(mirror_list, mirror);
 LIST_HEAD(peer_list, peer);
 LIST_HEAD(route_list, route);
 LIST_HEAD(farewell_list, farewell);
+LIST_HEAD(standin_list, standin);
 LIST_HEAD(names_master_list, names_master);
 TAILQ_HEAD(names_question_list, names_question);
 
@@ -38,6 +39,7 @@ struct daemon {
 	struct member_list members; /* that live here, come, or leave */
 	struct member_list gone;    /* that live elsewhere now; their process is to be reaped */
 	struct farewell_list farewells;
+	struct standin_list standins;
 	struct mirror_list mirrors;
 	struct peer_list peers;
 	struct route_list routes;
@@ -50,6 +52,7 @@ struct daemon {
 	struct event *stdin_ended;
 	char restore_path[4096]; /* "" : not to be had */
 	char mirror_path[4096];
+	char standin_path[4096];
 	char preload_path[4096];
 	const char *fault; /* MSOCK_FAULT or "" */
 };

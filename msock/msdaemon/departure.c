@@ -15,9 +15,11 @@
 
 #include "image/image_needs.h"
 #include "msdaemon/control.h"
+#include "msdaemon/kin.h"
 #include "msdaemon/mesh.h"
 #include "msdaemon/relay.h"
 #include "msdaemon/sample.h"
+#include "msdaemon/standin.h"
 #include "proto/log.h"
 #include "proto/net.h"
 
@@ -201,11 +203,12 @@ static void ask_target(struct departure *x, const struct image_needs_blob *needs
 	in.m = x->m;
 	in.pid = m->own_pid;
 	in.needs = (ProtobufCBinaryData){ needs->size, needs->bytes };
-	in.virtual_ip = m->virtual_ip;
+	in.virtual_ip = kin_address(m);
 	in.data_port = m->data_port;
 	in.cookie = (ProtobufCBinaryData){ sizeof(m->cookie), m->cookie };
 	in.hash_key = x->hash_key;
 	in.have = pump_have(m->pump);
+	kin_child_of(m, &in.parent);
 	in.pmi_fd = m->pmi_fd;
 	in.fault = x->fault;
 	in.timeout_ms = x->timeout_ms;
@@ -225,6 +228,20 @@ static void take_options(struct departure *x, const Ms__MoveBegin *b)
 	x->flags = (b->options ? b->options->flags : 0) | (b->no_precopy ? MS_MOVE_STOP_AND_COPY : 0);
 	x->max_freeze_us = b->options ? b->options->max_freeze_us : 0;
 	x->limit = b->options ? b->options->limit : 0;
+}
+
+/*
+ * A forked child has its family's standard streams, and no pump: this one has nothing in it, and its pipes no other
+ * end.  Of the standard input it will have the end only: what comes there is for those who are where it comes.
+ */
+static int child_pump(struct member *m)
+{
+	struct member *root = kin_root_of(m);
+
+	if (m->pump)
+		return 0;
+	m->pump = pump_create(m->d->base, &m->d->coordinator, m->id, root ? pump_have(root->pump) & 7 : 0);
+	return m->pump ? 0 : -1;
 }
 
 void departure_begin(struct daemon *d, const Ms__MoveBegin *b)
@@ -254,7 +271,9 @@ void departure_begin(struct daemon *d, const Ms__MoveBegin *b)
 	randombytes_buf(&x->hash_key, sizeof(x->hash_key));
 	m->departure = x;
 	member_set_state(m, MEMBER_LEAVING, "MoveBegin");
-	if (image_needs_collect(m->pid, &needs, why))
+	if (!m->ours && (child_pump(m) || !*d->standin_path))
+		fail(x, m->pump ? "msstandin is missing here" : strerror(errno));
+	else if (image_needs_collect(m->pid, &needs, why))
 		fail(x, why);
 	else
 		ask_target(x, &needs);
@@ -286,14 +305,16 @@ void departure_answer(struct daemon *d, const Ms__MoveInAnswer *a)
 	await(x, x->sock, EV_WRITE, DEPARTURE_ANSWER_MS);
 }
 
-/* Identity of the member's end of each channel. */
-static void put_channels(const struct member *m, struct ms_codec *c)
+/* Identity of the member's end of each channel; of a forked child its family's. */
+static void put_channels(struct member *m, struct ms_codec *c)
 {
+	const struct member *root = m->ours ? m : kin_root_of(m);
+
 	for (unsigned i = 0; i < MS_CHANNELS; i++) {
 		struct stat st = { 0 };
 
-		if (pump_end(m->pump, i) >= 0)
-			fstat(pump_end(m->pump, i), &st);
+		if (root && pump_end(m->pump, i) >= 0)
+			fstat(pump_end(root->pump, i), &st);
 		ms_put_u64(c, st.st_dev);
 		ms_put_u64(c, st.st_ino);
 	}
@@ -532,9 +553,11 @@ static void committed(struct departure *x)
 	member_set_state(m, MEMBER_LEFT, "COMMITTED");
 	step(x, MS_STEP_LEFT, true);
 	departure_destroy(x);
-	control_outcome(m, m->m, true);
+	control_outcome(m, m->m, true, m->ours ? "" : m->d->standin_path);
 	member_release_held(m, false);
-	if (m->exited)
+	if (!m->ours)
+		standin_create(m);
+	if (m->exited || !m->ours)
 		member_destroy(m);
 	else
 		member_leave(m);
@@ -550,7 +573,7 @@ static void aborted(struct departure *x, const char *reason)
 	member_set_state(m, MEMBER_JOINED, reason);
 	step(x, MS_STEP_LEFT, false);
 	if (x->told)
-		control_outcome(m, x->m, false);
+		control_outcome(m, x->m, false, "");
 	if (x->sock >= 0)
 		shutdown(x->sock, SHUT_RDWR);
 	departure_destroy(x);

@@ -25,6 +25,7 @@ struct kin {
 	uint32_t number;         /* its parent's for it */
 	uint32_t address;        /* the family's */
 	uint32_t ancestor;       /* the nearest that was a member when it was forked */
+	uint64_t m;              /* and its last move: what streams that it has from it may know */
 	pid_t pid, own_pid;      /* own_pid: as it sees itself; 0: it has not said HELLO */
 	uint64_t request;        /* for its name; 0: none */
 };
@@ -68,6 +69,16 @@ static struct member *kin_root(struct kin *k)
 	while (k->parent)
 		k = k->parent;
 	return k->member && !MS_MEMBER_IS_CHILD(k->member->id) ? k->member : NULL;
+}
+
+struct member *kin_root_of(struct member *m)
+{
+	return m->kin ? kin_root(m->kin) : NULL;
+}
+
+void kin_arrived(struct member *m, uint32_t parent)
+{
+	kin_of(m)->ancestor = parent;
 }
 
 static unsigned kin_count(const struct kin *k)
@@ -213,6 +224,7 @@ static void ask_name(const struct kin *k)
 	b.request = k->request;
 	b.parent = kin_ancestor(k);
 	b.pid = k->pid;
+	b.m = k->m;
 	link_send(k->d->coordinator, LINK_MSG(BORN, born, &b));
 }
 
@@ -235,7 +247,7 @@ void kin_again(struct daemon *d)
 
 void kin_named(struct daemon *d, const Ms__Named *n)
 {
-	struct member *root, *m;
+	struct member *m;
 	struct kin *k;
 
 	LIST_FOREACH(k, &everybody, all)
@@ -246,12 +258,11 @@ void kin_named(struct daemon *d, const Ms__Named *n)
 		return;
 	}
 	k->request = 0;
-	root = kin_root(k);
 	m = member_create(d, n->member, MEMBER_JOINED);
 	m->kin = k;
 	m->pid = k->pid;
 	m->own_pid = k->own_pid;
-	m->m = root ? root->m : 0;
+	m->m = k->m;
 	m->control = k->control;
 	k->control = NULL;
 	k->member = m;
@@ -306,6 +317,7 @@ static void child(struct kin *parent, struct ms_codec *in, int *fds, unsigned co
 	k = kin_create(parent->d, parent, number);
 	k->address = parent->address;
 	k->ancestor = parent->member ? parent->member->id : parent->ancestor;
+	k->m = parent->member ? parent->member->m : parent->m;
 	k->control = packets_take(parent->d->base, &kin_ops, k, fds[0]);
 	fds[0] = -1;
 }

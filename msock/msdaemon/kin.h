@@ -29,6 +29,12 @@ void kin_again(struct daemon *d);
 /* The member is gone: its children are told, and count as its parent's. */
 void kin_member_gone(struct member *m);
 
+/* A forked child has come here from where it was forked. */
+void kin_arrived(struct member *m, uint32_t parent);
+
+/* The member that msdaemon has started, of m's family; NULL: it has ended, or lives elsewhere. */
+struct member *kin_root_of(struct member *m);
+
 /* Whether it was forked, and by whom. */
 bool kin_child_of(const struct member *m, uint32_t *parent);
 

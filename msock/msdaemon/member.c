@@ -13,6 +13,7 @@
 #include "msdaemon/kin.h"
 #include "msdaemon/names.h"
 #include "msdaemon/relay.h"
+#include "msdaemon/standin.h"
 #include "proto/log.h"
 
 enum { MEMBER_HELD = 4096 }; /* relink messages; they are repeated, so more may be dropped */
@@ -131,12 +132,22 @@ void member_report_exit(struct member *m)
 	char text[24];
 
 	log_say(LOG_DEBUG, "rank %s ended, status %#x", daemon_member_text(m->id, text), m->status);
+	standin_input_ended(m->d, m->id);
 	farewell_say(m->d, m->id, m->status, m->pump, m->last, m->last_count);
 	m->pump = NULL;
 	if (m->alive_fd >= 0)
 		close(m->alive_fd);
 	m->alive_fd = -1;
 	member_destroy(m);
+}
+
+void member_lost(struct member *m)
+{
+	m->exited = true;
+	if (m->state == MEMBER_LEAVING)
+		departure_member_died(m);
+	else
+		member_report_exit(m);
 }
 
 void member_unborn(struct daemon *d, uint32_t id)

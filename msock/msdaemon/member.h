@@ -70,6 +70,7 @@ struct member {
 	unsigned held_count;
 	bool exited; /* reaped; the report waits for a move's record */
 	int status;
+	bool ours; /* we have made its process, and reap it; not so a forked child where it was forked */
 	struct event *leave_timer; /* LEFT: the process must end by then */
 	uint32_t streams, mirrors; /* as last told */
 	struct member_peer *peers; /* as last told, one for each other member; owned */
@@ -96,6 +97,8 @@ int member_control_open(struct member *m);
 bool member_reaped(struct daemon *d, pid_t pid, int status);
 /* Kill process and namespace. */
 void member_kill(struct member *m);
+/* A process that is not ours is gone, or another program. */
+void member_lost(struct member *m);
 /* A child that got this name has ended before it knew. */
 void member_unborn(struct daemon *d, uint32_t id);
 /* It lives elsewhere now: its process must end soon. */

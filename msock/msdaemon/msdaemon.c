@@ -229,6 +229,8 @@ static void find_helpers(struct daemon *d)
 		*d->restore_path = 0;
 	if (!helpers_find("msmirror", d->mirror_path, sizeof(d->mirror_path)))
 		*d->mirror_path = 0;
+	if (!helpers_find("msstandin", d->standin_path, sizeof(d->standin_path)))
+		*d->standin_path = 0;
 	if (!helpers_library("libmsock-preload.so", d->preload_path, sizeof(d->preload_path)))
 		*d->preload_path = 0;
 	d->fault = getenv("MSOCK_FAULT") ? getenv("MSOCK_FAULT") : "";
@@ -257,6 +259,7 @@ int main(int argc, char **argv)
 	LIST_INIT(&d.members);
 	LIST_INIT(&d.gone);
 	LIST_INIT(&d.farewells);
+	LIST_INIT(&d.standins);
 	LIST_INIT(&d.mirrors);
 	LIST_INIT(&d.peers);
 	LIST_INIT(&d.routes);

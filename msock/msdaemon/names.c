@@ -65,10 +65,10 @@ static void say_question(struct names_master *s, const struct names_question *q)
 	link_send(s->link, LINK_MSG(LOOKUP, lookup, &l));
 }
 
-/* One that is coming is the source's affair until its record is known. */
+/* One that is coming is the source's affair until its record is known. A forked child's address is its family's. */
 static bool is_ours(const struct member *m)
 {
-	return m->data_port && (m->state == MEMBER_JOINED || m->state == MEMBER_LEAVING);
+	return !MS_MEMBER_IS_CHILD(m->id) && m->data_port && (m->state == MEMBER_JOINED || m->state == MEMBER_LEAVING);
 }
 
 static void say_all(struct names_master *s)

@@ -12,6 +12,7 @@
 #include "msdaemon/member.h"
 #include "msdaemon/mirror.h"
 #include "msdaemon/relay.h"
+#include "msdaemon/standin.h"
 #include "proto/log.h"
 
 enum { ORPHAN_S = 15 };
@@ -84,7 +85,7 @@ static void *list_new(size_t count, size_t size)
 
 static void say_present(struct daemon *d)
 {
-	size_t ended = farewell_count(d), mirrors = mirror_count(d), count = ended, n = 0;
+	size_t ended = farewell_count(d), mirrors = mirror_count(d), count = ended + standin_count(d), n = 0;
 	Ms__Present p = MS__PRESENT__INIT;
 	struct member *m;
 	Ms__Serving *serving;
@@ -96,6 +97,8 @@ static void say_present(struct daemon *d)
 	here = list_new(count + mirrors, sizeof(*here));
 	list = list_new(count + mirrors, sizeof(*list));
 	farewell_present(d, here);
+	standin_present(d, here + ended);
+	ended += standin_count(d);
 	LIST_FOREACH(m, &d->members, entry)
 	{
 		fill(m, &here[ended + n], &serving[n]);
@@ -190,4 +193,5 @@ void orphan_welcomed(struct daemon *d)
 	}
 	relay_again(d);
 	kin_again(d);
+	standin_again(d);
 }

@@ -195,6 +195,11 @@ unsigned pump_have(const struct pump *p)
 	return p->have;
 }
 
+bool pump_input_ended(const struct pump *p)
+{
+	return p->channel[0].end < 0 || p->channel[0].in.eof;
+}
+
 int pump_end(const struct pump *p, unsigned channel)
 {
 	return p->channel[channel].end;

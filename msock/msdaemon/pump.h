@@ -22,6 +22,8 @@ struct pump;
 struct pump *pump_create(struct event_base *base, struct link *const *coordinator, uint32_t member, unsigned have);
 void pump_destroy(struct pump *p);
 unsigned pump_have(const struct pump *p);
+/* Its standard input is at its end, or it has none. */
+bool pump_input_ended(const struct pump *p);
 /* The member's end of a channel (borrowed), -1 if it has none. */
 int pump_end(const struct pump *p, unsigned channel);
 /* Carry from now on; also sends again what is not acknowledged. */

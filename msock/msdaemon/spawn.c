@@ -152,6 +152,7 @@ void spawn_member(struct daemon *d, const Ms__Spawn *s)
 
 	farewell_forget(d, s->member); /* of another process with that number */
 	m->virtual_ip = s->virtual_ip;
+	m->ours = true;
 	m->pmi_fd = s->pmi_fd;
 	seat_take(m, s->bind, s->map, (int)s->seat, &s->cpus);
 	m->pump = pump_create(d->base, &d->coordinator, m->id, channels_of(s));

@@ -84,7 +84,8 @@ enum ms_ctl_type {
 	MS_M_IMAGE_SENT,  /* u64 m, u64 sum, u64 bytes, u32 rounds; u16 n, n x { u64 S, u32 leg, u8 mirrored }
 	                      (the record's list; what does not fit in a packet is left out and counted: u32) */
 	MS_M_MOVE_FAILED, /* u64 m, str reason: the member asks for ABORTED */
-	MS_D_OUTCOME,     /* u64 m, u8 committed. To the source; on committed it ends at once */
+	MS_D_OUTCOME,     /* u64 m, u8 committed, str path. To the source; on committed it ends at once, or becomes the program
+	                      at that path, if it is not empty: msstandin */
 	MS_D_RESTORE, /* u64 m, u32 member, str host, ip real, u16 port lowest, u16 port highest, u64 hash key, str fault,
 	                      u8 have[MS_CHANNELS]; descriptors: the image connection, then the new end of each channel had */
 	MS_R_READY,   /* u64 m: ids, namespaces and memory are there; the image may come */
@@ -120,6 +121,8 @@ enum ms_ctl_type {
 	MS_D_ASKED, /* u32 from member, u32 request, u8 what, then the same; the descriptor */
 	MS_M_ANSWER, /* u32 to member, u32 request, u32 error (errno value), then by what was asked; perhaps a descriptor */
 	MS_D_ANSWER, /* u32 request, u32 error, then the same */
+	MS_M_SIGNALLED, /* u32 signal: from the stand-in of a child that has moved (msdaemon/standin.h), for that child */
+	MS_D_END, /* u32 status, as from wait(2): to a stand-in, which ends so */
 };
 
 enum ms_kin_ask {

@@ -2,162 +2,12 @@
 # SPDX-License-Identifier: MIT
 """Programs that fork: who has a stream after it, children that accept, connect, listen and serve, and moves around them."""
 import os
-import re
-import select
-import signal
-import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import launch  # noqa: E402
-from launch import tap, time  # noqa: E402
-
-HOSTS = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
-JOIN = {"MSOCK_JOIN": "sockets", "MSOCK_CHECK": "1"}
-VIAS = ("auto", "drain", "mirror")
-
-# Evaluates lines, also in children that it forks: kid(name), tell(name, line); start and finish, when that takes time.
-ACTOR = r"""
-import errno, os, select, signal, socket, sys
-kids = {}
-def evaluate(line):
-    try:
-        code = compile(line, "", "eval")
-    except SyntaxError:
-        return exec(line, globals())
-    return eval(code, globals())
-def serve(lines, out):
-    for line in lines:
-        try:
-            value = evaluate(line)
-        except OSError as error:
-            value = errno.errorcode.get(error.errno, str(error))
-        print(repr(value), file=out, flush=True)
-def kid(name):
-    there, to = os.pipe()
-    back, here = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        for _, *files in kids.values():
-            for file in files:
-                file.close()
-        kids.clear()
-        os.close(to)
-        os.close(back)
-        serve(os.fdopen(there), os.fdopen(here, "w"))
-        os._exit(0)
-    os.close(there)
-    os.close(here)
-    kids[name] = pid, os.fdopen(to, "w"), os.fdopen(back)
-    return pid
-def start(name, line):
-    print(line, file=kids[name][1], flush=True)
-def finish(name):
-    return eval(kids[name][2].readline())
-def tell(name, line):
-    start(name, line)
-    return finish(name)
-def reap(name):
-    pid, *files = kids.pop(name)
-    for file in files:
-        file.close()
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-def take(s, n):
-    data = b""
-    while len(data) < n and (part := s.recv(n - len(data))):
-        data += part
-    return data
-serve(sys.stdin, sys.stdout)
-"""
-
-
-class Actor:
-    """One program, which does what it is told."""
-
-    def __init__(self, job, rank):
-        self.job, self.rank, self.host, self.said = job, rank, HOSTS[rank % 3], b""
-        self.err = open(os.path.join(job.top, f"{rank}.err"), "w+", encoding="utf-8")
-        self.process = job.stub(rank, [sys.executable, "-c", ACTOR], self.host, env=JOIN, stdin=subprocess.PIPE,
-                                stdout=subprocess.PIPE, stderr=self.err)
-        self.address = self.ask("os.environ['MSOCK_ADDRESS']")
-
-    def say(self, line):
-        self.process.stdin.write(f"{line}\n".encode())
-        self.process.stdin.flush()
-
-    def hear(self):
-        end = time.monotonic() + launch.LIMIT_S
-        while b"\n" not in self.said:
-            ready, _, _ = select.select([self.process.stdout], [], [], max(0, end - time.monotonic()))
-            more = os.read(self.process.stdout.fileno(), 65536) if ready else b""
-            if not more:
-                return f"no answer: {self.complaints()}"
-            self.said += more
-        line, self.said = self.said.split(b"\n", 1)
-        return eval(line) # noqa: what a program of ours says
-
-    def ask(self, line):
-        self.say(line)
-        return self.hear()
-
-    def move(self, via="auto", limit_s=60):
-        """(exit status, what was said)"""
-        host = HOSTS[(HOSTS.index(self.host) + 1) % 3]
-        status, out, err = self.job.tool("msrank-move", "--via", via, "--timeout", str(limit_s), str(self.rank), host)
-        if status == 0:
-            self.host = host
-        return status, out + err
-
-    def complaints(self):
-        with open(self.err.name, encoding="utf-8", errors="replace") as file:
-            return "".join(line for line in file if "msmirror" not in line)
-
-    def end(self):
-        self.process.stdin.close()
-        try:
-            return self.process.wait(launch.LIMIT_S), self.complaints()
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            return "timeout", self.complaints()
-
-
-def rows(job):
-    """{member: what msrank-ps says}"""
-    status, out, _ = job.tool("msrank-ps", "--json")
-    return {entry["member"]: entry for entry in launch.json.loads(out)["ranks"]} if status == 0 else {}
-
-
-def child_of(job, parent, pid):
-    """Its name, if it is a member that runs."""
-    return next((name for name, row in rows(job).items()
-                 if row.get("parent") == parent and row["pid"] == pid and row["state"] == "running"), None)
-
-
-def is_direct(pid, number):
-    """The kernel's TCP connection itself is under this number."""
-    inode = os.readlink(f"/proc/{pid}/fd/{number}").strip("socket:[]")
-    with open("/proc/net/tcp", encoding="ascii") as file:
-        return any(line.split()[9] == inode and line.split()[3] == "01" for line in file)
-
-
-def echo(client, holder, name):
-    """Bytes go both ways between the client's s and the server's c, of which holder(line) is asked."""
-    client.ask("s.sendall(b'there' * 1000)")
-    got = holder("take(c, 5000)")
-    holder("c.sendall(b'back' * 1000)")
-    return tap.equal((got, client.ask("take(s, 4000)")), (b"there" * 1000, b"back" * 1000), name)
-
-
-def connect(server, client, port=8000):
-    tap.equal(client.ask(f"s = socket.create_connection(('{server.address}', {port}))"), None, "a connection")
-    return tap.equal(server.ask("c = l.accept()[0]") or server.ask("c.getpeername()[0]"), client.address, "and it is accepted")
-
-
-def moves(client, holder, name):
-    for via in VIAS:
-        status, said = client.move(via)
-        tap.equal((status, said if status else ""), (0, ""), f"{name}: its peer is moved, {via}")
-        echo(client, holder, f"{name}: and goes on with it")
+from family import HOSTS, VIAS, Actor, child_of, connect, echo, is_direct, moves, names, rows, shown  # noqa: E402
+from launch import tap  # noqa: E402
 
 
 def serving(job, server, client, name):
@@ -176,28 +26,10 @@ def serving(job, server, client, name):
     tap.ok(status == 1 and names(said, server, [pid]) and "child process" in said, f"{name}: the parent does not move, its child is named",
            (pid, status, said))
     member = child_of(job, f"0.{server.rank}", shown(server, pid))
-    status, out, err = job.tool("msrank-move", member, HOSTS[0])
-    tap.ok(status == 1 and "forked by rank" in err and err.count("\n") == 1, f"{name}: nor does the child, and says why", (status, out, err))
+    status, out, err = job.tool("msrank-move", member, HOSTS[HOSTS.index(server.host) - 1])
+    tap.ok(status == 1 and "its family's listener" in err and err.count("\n") == 1, f"{name}: nor does the child, which has its listener",
+           (status, out, err))
     return pid
-
-
-def shown(server, pid):
-    """The number that a child has outside of the namespace that a move has put its parent into."""
-    for entry in launch.children():
-        try:
-            with open(f"/proc/{entry}/status", encoding="utf-8", errors="replace") as file:
-                fields = dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it has ended since it was listed
-        if fields.get("NSpid", "").split()[-1:] == [str(pid)] and fields["Name"].startswith(("python", "sleep")):
-            return entry
-    return 0
-
-
-def names(said, server, pids):
-    """In one line, by the numbers that they have in the namespace whose /proc the program sees."""
-    numbers = re.findall(r"\d+", said.split("process", 1)[-1])
-    return said.count("\n") == 1 and all({str(pid), str(shown(server, pid))} & set(numbers) for pid in pids)
 
 
 def forking(job, server, client):
