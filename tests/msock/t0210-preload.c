@@ -4,7 +4,8 @@
  *
  * This program plays libmsock: it brings the hooks (lib/hooks.h) and the kick's
  * handler, starts itself again as a member with the preload, and has a thread
- * that kicks the one under test all the time.  MSOCK_TEST_SEED repeats a run.
+ * that kicks the one under test all the time.  MSOCK_TEST_SEED repeats a run,
+ * MSOCK_TEST_ONLY=test_blocked_read makes that one alone (* and ? match).
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -1004,5 +1005,6 @@ int main(int argc, char **argv)
 	timer_create(CLOCK_MONOTONIC, &end, &deadline);
 	timer_settime(deadline, 0, &(struct itimerspec){ .it_value.tv_sec = DEADLINE_S }, NULL);
 	cmocka_set_message_output(CM_OUTPUT_TAP);
+	cmocka_set_test_filter(getenv("MSOCK_TEST_ONLY"));
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
