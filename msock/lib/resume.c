@@ -55,6 +55,7 @@ static void resume_hold_number(struct conn *c, int *socket)
 	*socket = fd < 0 ? -1 : c->fd;
 }
 
+/* What keeps its number comes first: nothing that is made anew may get it meanwhile. */
 static void resume_descriptors(void)
 {
 	int err = engine_open(true), socket = -1;
@@ -71,6 +72,7 @@ static void resume_descriptors(void)
 	}
 	for (struct conn *c = conn_first(); c; c = c->next)
 		resume_hold_number(c, &socket);
+	sock_hold_numbers();
 	udp_resume();
 	sock_resume();
 	control_watch();

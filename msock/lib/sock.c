@@ -250,21 +250,20 @@ bool sock_pair_take(struct sock *s, int *app)
 int sock_pair_open(struct sock *s, int *app)
 {
 	struct stat st;
-	int pair[2], own, err = ms_socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
+	int pair[2], err = ms_socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair);
 
 	if (err)
 		return err;
-	own = pair[0] == s->fd ? 0 : 1; /* at the target the old number may be the first that is free */
-	*app = pair[1 - own];
+	*app = pair[0];
 	ms_fstat(*app, &st);
 	sock_rename(s, st.st_ino);
 	if (s->fd < 0) {
-		s->fd = core_raise_fd(pair[own]);
+		s->fd = core_raise_fd(pair[1]);
 		core_own_fd(s->fd, true);
 		loose--;
-	} else if (s->fd != pair[own]) {
-		ms_dup3(pair[own], s->fd, O_CLOEXEC);
-		ms_close(pair[own]);
+	} else {
+		ms_dup3(pair[1], s->fd, O_CLOEXEC); /* which is open: sock_hold_numbers */
+		ms_close(pair[1]);
 	}
 	sock_inline(s->fd, 1);
 	return 0;

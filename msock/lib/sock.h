@@ -207,6 +207,7 @@ bool sock_calls_forked(void);
 /* sock_move.c: the mover, all threads parked; sock_settle behind it, when the streams know where they are */
 int sock_freeze(void);
 void sock_thaw(void);
+void sock_hold_numbers(void); /* ahead of sock_resume: the library's ends keep theirs */
 void sock_resume(void);
 void sock_settle(void);
 int sock_own_fds(int *fds, int max);

@@ -349,6 +349,13 @@ static void sock_remake(struct sock *s)
 		sock_listener_tell(s);
 }
 
+void sock_hold_numbers(void)
+{
+	for (struct sock *s = sock_first(); s; s = s->next)
+		if (s->numbers && s->fd >= 0)
+			ms_dup3(engine_poke_fd(), s->fd, O_CLOEXEC);
+}
+
 void sock_resume(void)
 {
 	struct sock *next;
