@@ -21,7 +21,8 @@
 enum {
 	WAY_BUCKETS = 1024,
 	WAY_MANY = 4096,
-	WAY_BURST = 32, /* datagrams that go at once: a receiver's kernel queue has room for some hundred */
+	WAY_BURST = 8,       /* datagrams that go in a millisecond: a receiver's queue has room for some hundred */
+	WAY_BURST_PART = 32, /* ... and this part of what waits, or who writes fast would never get through */
 };
 
 #define WAY_TICK_NS 250000000ull   /* while something waits */
@@ -318,15 +319,30 @@ long udp_way_send(struct udp_way *w, int fd, const struct msghdr *msg, int flags
 	return size > UDP_DATAGRAM ? -EMSGSIZE : size; /* nobody is there to take it, and nobody to say so */
 }
 
+/* One more may go in this millisecond, however often it is asked; else the next one is waited for. */
+static bool way_may_go(struct udp_way *w)
+{
+	uint64_t now = ms_clock_ns(CLOCK_MONOTONIC);
+
+	if (now - w->burst_ns >= WAY_RETRY_NS) {
+		w->burst_ns = now;
+		w->burst_left = WAY_BURST + w->waiting / WAY_BURST_PART;
+	}
+	if (w->burst_left) {
+		w->burst_left--;
+		return true;
+	}
+	way_start_tick(WAY_RETRY_NS);
+	return false;
+}
+
 /* What waits goes; at the wall, so that the kernel says what becomes of it. */
 static void way_flush(struct udp_way *w, uint16_t real_port)
 {
-	int fd = w->first ? udp_borrow(w->own) : -1, left = WAY_BURST;
+	int fd = w->first ? udp_borrow(w->own) : -1;
 	bool again = false;
 
-	if (w->waiting > WAY_BURST)
-		way_start_tick(WAY_RETRY_NS);
-	while (w->first && fd >= 0 && left-- > 0) {
+	while (w->first && fd >= 0 && (real_port != w->real_port || way_may_go(w))) {
 		struct iovec iov = { w->first->bytes, w->first->size };
 		const struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
 		long n = way_put(w, fd, &msg, real_port, MSG_NOSIGNAL);

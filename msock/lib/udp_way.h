@@ -54,6 +54,8 @@ struct udp_way {
 	struct udp_datagram *first, *last; /* owned; wait */
 	unsigned waiting;
 	size_t waiting_bytes;
+	uint64_t burst_ns;   /* the millisecond that began then: */
+	unsigned burst_left; /* ... so many more may go in it */
 };
 
 struct udp_way *udp_way_find(const struct udp *u, uint32_t ip, uint16_t port);

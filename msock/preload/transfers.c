@@ -50,6 +50,17 @@ static inline bool transfer_timed(void)
 	return __builtin_expect(__atomic_load_n(&timed, __ATOMIC_RELAXED), 0);
 }
 
+bool transfers_timed(void)
+{
+	return transfer_timed();
+}
+
+/* A kick would end a call on it: it has a time limit, perhaps. */
+static bool transfer_is_timed_udp(int fd)
+{
+	return transfer_timed() && udp_is_ours(fd);
+}
+
 static bool transfer_blocks(int fd, int flags)
 {
 	int state = flags & MSG_DONTWAIT ? O_NONBLOCK : REAL(fcntl64)(fd, F_GETFL);
@@ -220,6 +231,8 @@ static __attribute__((noinline)) ssize_t read_slowly(int fd, void *bytes, size_t
 	struct iovec part = { bytes, n };
 	struct msghdr msg = { .msg_iov = &part, .msg_iovlen = 1 };
 
+	if (n && udp_is_ours(fd))
+		return udp_receive(fd, &msg, 0);
 	return transfer_is_limited(fd, SO_RCVTIMEO) ? timed_receive(fd, &msg, 0) : real_read(fd, bytes, n);
 }
 
@@ -234,8 +247,12 @@ PRELOAD_API ssize_t readv(int fd, const struct iovec *parts, int count)
 {
 	struct msghdr msg = { .msg_iov = (struct iovec *)parts, .msg_iovlen = (size_t)count };
 
-	if (transfer_timed() && count > 0 && count <= IOV_MAX && transfer_is_limited(fd, SO_RCVTIMEO))
-		return timed_receive(fd, &msg, 0);
+	if (transfer_timed() && count > 0 && count <= IOV_MAX) {
+		if (transfer_is_limited(fd, SO_RCVTIMEO))
+			return timed_receive(fd, &msg, 0);
+		if (udp_is_ours(fd) && parts_bytes(&msg))
+			return udp_receive(fd, &msg, 0);
+	}
 	return REAL(readv)(fd, parts, count);
 }
 
@@ -258,7 +275,9 @@ static __attribute__((noinline)) ssize_t recv_slowly(int fd, void *bytes, size_t
 	struct iovec part = { bytes, n };
 	struct msghdr msg = { .msg_iov = &part, .msg_iovlen = 1 };
 
-	return msock__sock_is_stream(fd) ? receive_slowly(fd, &msg, flags) : real_recv(fd, bytes, n, flags);
+	if (msock__sock_is_stream(fd))
+		return receive_slowly(fd, &msg, flags);
+	return transfer_is_timed_udp(fd) ? udp_receive(fd, &msg, flags) : real_recv(fd, bytes, n, flags);
 }
 
 PRELOAD_API ssize_t recv(int fd, void *bytes, size_t n, int flags)
@@ -276,6 +295,8 @@ PRELOAD_API ssize_t recvfrom(int fd, void *bytes, size_t n, int flags, struct so
 
 	if (addr && size && udp_is_ours(fd))
 		return udp_receive_from(fd, bytes, n, flags, addr, size);
+	if (!addr && transfer_is_timed_udp(fd))
+		return udp_receive(fd, &msg, flags);
 	if (!(flags & MSG_WAITALL || transfer_timed()) || !msock__sock_is_stream(fd))
 		return REAL(recvfrom)(fd, bytes, n, flags, addr, size);
 	result = receive_slowly(fd, &msg, flags);
@@ -288,7 +309,7 @@ PRELOAD_API ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 {
 	if ((flags & MSG_WAITALL || transfer_timed()) && msg && msg->msg_iovlen <= IOV_MAX && msock__sock_is_stream(fd))
 		return receive_slowly(fd, msg, flags);
-	if (msg && (msg->msg_name || msg->msg_control) && udp_is_ours(fd))
+	if (msg && (msg->msg_name || msg->msg_control || transfer_timed()) && udp_is_ours(fd))
 		return udp_receive(fd, msg, flags);
 	return REAL(recvmsg)(fd, msg, flags);
 }

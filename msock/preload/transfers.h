@@ -10,4 +10,7 @@
 /* The program has set this option of a socket. */
 void transfers_note_option(int level, int name);
 
+/* A time limit has been set on some socket. */
+bool transfers_timed(void);
+
 #endif

@@ -21,6 +21,7 @@
 #include "preload/preload.h"
 #include "preload/real.h"
 #include "preload/sockets.h"
+#include "preload/transfers.h"
 #include "preload/window.h"
 
 enum {
@@ -221,12 +222,12 @@ static int udp_receive_many(int fd, struct mmsghdr *msgs, unsigned n, int flags,
 
 PRELOAD_API int recvmmsg(int fd, struct mmsghdr *msgs, unsigned n, int flags, struct timespec *timeout)
 {
-	bool named = false;
+	bool needed = transfers_timed();
 
 	for (unsigned i = 0; msgs && i < n; i++)
-		named = named || msgs[i].msg_hdr.msg_name || msgs[i].msg_hdr.msg_control;
-	return named && udp_is_ours(fd) ? udp_receive_many(fd, msgs, n, flags, timeout)
-					: REAL(recvmmsg)(fd, msgs, n, flags, timeout);
+		needed = needed || msgs[i].msg_hdr.msg_name || msgs[i].msg_hdr.msg_control;
+	return needed && udp_is_ours(fd) ? udp_receive_many(fd, msgs, n, flags, timeout)
+					 : REAL(recvmmsg)(fd, msgs, n, flags, timeout);
 }
 
 PRELOAD_API int shutdown(int fd, int how)

@@ -27,14 +27,14 @@ def address(rank):
 class Member:
     """One program, which is a member of the job."""
 
-    def __init__(self, job, rank, words, stdin=subprocess.DEVNULL, text=True, user=None):
-        """user: whose job it is, as subprocess has it, if not ours."""
+    def __init__(self, job, rank, words, stdin=subprocess.DEVNULL, text=True, user=None, sockets="--sockets"):
+        """user: whose job it is, as subprocess has it, if not ours. sockets: which of its sockets are virtual, an option of msrun's."""
         options = ["--job", job, "--host", ",".join(HOSTS)] if rank == 0 else \
             ["--join", job, "--rank", str(rank), "--host", HOSTS[rank % 3]]
         self.job, self.rank, self.at = job, rank, rank % 3
         self.options = {"env": ENV, "cwd": TOP, **(user or {})}
         with open(os.path.join(TOP, f"{job}.{rank}.err"), "wb") as err:
-            self.process = subprocess.Popen([launch.program("msrun"), "--sockets", *options, "--", *words], stdin=stdin,
+            self.process = subprocess.Popen([launch.program("msrun"), sockets, *options, "--", *words], stdin=stdin,
                                             stdout=subprocess.PIPE, stderr=err, text=text, **self.options)
 
     def line(self):
@@ -51,7 +51,17 @@ class Member:
 
     def is_member(self):
         """True as soon as it can be moved, which it is."""
-        return tap.until(lambda: self.move()[0] == 0 or not self.runs(), launch.LIMIT_S) and self.runs()
+        said = []
+
+        def moved():
+            status, text = self.move()
+            said.append(text)
+            return status == 0
+
+        good = tap.until(lambda: moved() or not self.runs(), launch.LIMIT_S) and self.runs()
+        if not good:
+            tap.note(f"{len(said)} attempts; the last: {said[-1]}")
+        return good
 
     def runs(self):
         return self.process.poll() is None
