@@ -191,7 +191,9 @@ static bool read_one(struct packets *p)
 	version = ms_get_u8(&c);
 	type = ms_get_u8(&c);
 	if (c.bad || version != MS_WIRE_VERSION || msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
-		log_say(LOG_WARN, "a control packet that cannot be read: dropped");
+		log_say(LOG_WARN,
+			"a control packet of %zd bytes that cannot be read (version %u, type %u, flags %x): dropped", n,
+			version, type, msg.msg_flags);
 	else
 		p->ops->on_packet(p->user, &c, type, fds, count);
 	for (unsigned i = 0; i < count; i++)

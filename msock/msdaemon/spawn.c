@@ -17,27 +17,46 @@
 #include "msdaemon/member.h"
 #include "proto/log.h"
 
-enum { SPAWN_CONTROL_FD = 119, SPAWN_CANNOT_RUN = 126, SPAWN_NOT_FOUND = 127 };
+/*
+ * The member's descriptors beside 0 to 2. PMI's has a number of its own too, not the one it had in the stub: that one grows with the ranks
+ * of the proxy, and would meet the control socket's.
+ */
+enum { SPAWN_PMI_FD = 118, SPAWN_CONTROL_FD = 119, SPAWN_FD_ABOVE = 128 };
 
-/* The member's environment: as the stub's, with ours put in. The caller frees the list and own[0..1]. */
-static char **make_env(const struct daemon *d, const Ms__Spawn *s, int control, char *own[2])
+enum { SPAWN_CANNOT_RUN = 126, SPAWN_NOT_FOUND = 127, SPAWN_ENV_OWN = 3 };
+
+static bool is_ours(const char *variable)
 {
-	char **env = calloc(s->n_env + 3, sizeof(*env));
+	static const char *const names[] = { "LD_PRELOAD=", "MSOCK_FD=", "PMI_FD=" };
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
+		if (!strncmp(variable, names[i], strlen(names[i])))
+			return true;
+	return false;
+}
+
+/* The member's environment: as the stub's, with ours put in. The caller frees the list and own[]. */
+static char **make_env(const struct daemon *d, const Ms__Spawn *s, char *own[SPAWN_ENV_OWN])
+{
+	char **env = calloc(s->n_env + SPAWN_ENV_OWN + 1, sizeof(*env));
 	const char *preload = "";
 	size_t n = 0;
 
 	for (size_t i = 0; i < s->n_env; i++)
 		if (!strncmp(s->env[i], "LD_PRELOAD=", 11))
 			preload = s->env[i] + 11;
-	if (!env || asprintf(&own[0], "MSOCK_FD=%d", control) < 0 ||
-	    asprintf(&own[1], "LD_PRELOAD=%s%s%s", d->preload_path, *d->preload_path && *preload ? ":" : "", preload) <
+	if (!env || asprintf(&own[0], "MSOCK_FD=%d", SPAWN_CONTROL_FD) < 0 ||
+	    asprintf(&own[1], "PMI_FD=%d", SPAWN_PMI_FD) < 0 ||
+	    asprintf(&own[2], "LD_PRELOAD=%s%s%s", d->preload_path, *d->preload_path && *preload ? ":" : "", preload) <
 		    0)
 		log_die("out of memory");
 	env[n++] = own[0];
-	if (own[1][11])
+	if (s->pmi_fd >= 0)
 		env[n++] = own[1];
+	if (own[2][11])
+		env[n++] = own[2];
 	for (size_t i = 0; i < s->n_env; i++)
-		if (strncmp(s->env[i], "LD_PRELOAD=", 11) && strncmp(s->env[i], "MSOCK_FD=", 9))
+		if (!is_ours(s->env[i]))
 			env[n++] = s->env[i];
 	return env;
 }
@@ -66,22 +85,31 @@ static void child_fail(int error_fd, const char *what)
 	_exit(code);
 }
 
-/* Place the descriptors: all sources are first moved out of the way of all targets. */
-static int child_fds(struct member *m, int control, int error_fd)
+static bool out_of_the_way(int *fd)
 {
-	int from[MS_CHANNELS], high_control, high_error;
+	int away = fcntl(*fd, F_DUPFD_CLOEXEC, SPAWN_FD_ABOVE);
 
+	*fd = away < 0 ? *fd : away;
+	return away >= 0;
+}
+
+/* Place the descriptors: all sources are first moved out of the way of all targets; *error_fd stays there. */
+static bool child_fds(struct member *m, int control, int *error_fd)
+{
+	static const int place[MS_CHANNELS] = { 0, 1, 2, SPAWN_PMI_FD };
+	int from[MS_CHANNELS];
+
+	if (!out_of_the_way(error_fd) || !out_of_the_way(&control))
+		return false;
+	for (unsigned i = 0; i < MS_CHANNELS; i++) {
+		from[i] = pump_end(m->pump, i);
+		if (from[i] >= 0 && !out_of_the_way(&from[i]))
+			return false;
+	}
 	for (unsigned i = 0; i < MS_CHANNELS; i++)
-		from[i] = pump_end(m->pump, i) < 0 ? -1 : fcntl(pump_end(m->pump, i), F_DUPFD_CLOEXEC, 512);
-	high_control = fcntl(control, F_DUPFD_CLOEXEC, 512);
-	high_error = fcntl(error_fd, F_DUPFD_CLOEXEC, 512);
-	for (int i = 0; i < 3; i++)
-		if (from[i] >= 0)
-			dup2(from[i], i);
-	if (m->pmi_fd >= 0)
-		dup2(from[3], m->pmi_fd);
-	dup2(high_control, SPAWN_CONTROL_FD);
-	return high_error;
+		if (from[i] >= 0 && dup2(from[i], place[i]) < 0)
+			return false;
+	return dup2(control, SPAWN_CONTROL_FD) >= 0;
 }
 
 static void child(struct member *m, const Ms__Spawn *s, char **env, int control, int error_fd, pid_t daemon)
@@ -89,7 +117,8 @@ static void child(struct member *m, const Ms__Spawn *s, char **env, int control,
 	char **argv = calloc(s->n_argv + 1, sizeof(*argv));
 	int keep[2] = { SPAWN_CONTROL_FD, m->pmi_fd };
 
-	error_fd = child_fds(m, control, error_fd);
+	if (!child_fds(m, control, &error_fd))
+		child_fail(error_fd, "descriptors");
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != daemon)
 		_exit(SPAWN_CANNOT_RUN);
@@ -148,12 +177,12 @@ void spawn_member(struct daemon *d, const Ms__Spawn *s)
 	struct member *m = member_create(d, s->member, MEMBER_RUNNING);
 	pid_t own = getpid();
 	int control = -1, error_pipe[2] = { -1, -1 };
-	char **env = NULL, *env_own[2] = { NULL, NULL };
+	char **env = NULL, *env_own[SPAWN_ENV_OWN] = { NULL };
 
 	farewell_forget(d, s->member); /* of another process with that number */
 	m->virtual_ip = s->virtual_ip;
 	m->ours = true;
-	m->pmi_fd = s->pmi_fd;
+	m->pmi_fd = s->pmi_fd < 0 ? -1 : SPAWN_PMI_FD;
 	seat_take(m, s->bind, s->map, (int)s->seat, &s->cpus);
 	m->pump = pump_create(d->base, &d->coordinator, m->id, channels_of(s));
 	control = member_control_open(m);
@@ -161,7 +190,7 @@ void spawn_member(struct daemon *d, const Ms__Spawn *s)
 		farewell_error(d, m->id, strerror(errno), SPAWN_CANNOT_RUN);
 		goto failed;
 	}
-	env = make_env(d, s, SPAWN_CONTROL_FD, env_own);
+	env = make_env(d, s, env_own);
 	m->pid = m->own_pid = fork();
 	if (m->pid == 0)
 		child(m, s, env, control, error_pipe[1], own);
@@ -184,6 +213,6 @@ failed:
 		if (error_pipe[i] >= 0)
 			close(error_pipe[i]);
 	free(env);
-	free(env_own[0]);
-	free(env_own[1]);
+	for (int i = 0; i < SPAWN_ENV_OWN; i++)
+		free(env_own[i]);
 }

@@ -50,21 +50,29 @@ def streams(job):
     tap.ok(len(out) == 3000000 and err == b"done\n", "and all of it comes when somebody does", (len(out), err))
 
 
-def pmi(job):
+def pmi_as(job, rank, number):
+    """number: of PMI's descriptor in the stub; the rank's control socket has one of these too."""
     ours, theirs = launch.socket.socketpair()
-    strange, end = os.pipe()  # as Hydra's proxy leaves the ends of other ranks to a stub
-    child = job.stub(9, ["sh", "-c", f"read line <&{theirs.fileno()}; echo got $line >&{theirs.fileno()}"],
-                     env={"PMI_FD": str(theirs.fileno())}, pass_fds=[theirs.fileno(), end], stdin=subprocess.DEVNULL)
+    os.dup2(theirs.fileno(), number, inheritable=True)
     theirs.close()
+    strange, end = os.pipe()  # as Hydra's proxy leaves the ends of other ranks to a stub
+    child = job.stub(rank, ["bash", "-c", "read line <&$PMI_FD; echo got $line >&$PMI_FD"],
+                     env={"PMI_FD": str(number)}, pass_fds=[number, end], stdin=subprocess.DEVNULL)
+    os.close(number)
     os.close(end)
     tap.equal((select.select([strange], [], [], 30)[0], child.poll()), ([strange], None), "the stub closes what is not its own")
     os.close(strange)
     ours.settimeout(30)
     ours.sendall(b"cmd=init\n")
-    tap.equal(ours.recv(100), b"got cmd=init\n", "PMI goes both ways under the same descriptor number")
+    tap.equal(ours.recv(100), b"got cmd=init\n", f"PMI goes both ways, as descriptor {number} of the stub")
     tap.equal(child.wait(30), 0, "and the rank ends")
     tap.equal(ours.recv(100), b"", "and the descriptor is closed then")
     ours.close()
+
+
+def pmi(job):
+    for rank, number in (9, 20), (40, 118), (41, 119), (42, 700):
+        pmi_as(job, rank, number)
 
 
 def signals(job):
