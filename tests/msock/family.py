@@ -209,9 +209,9 @@ class Worker:
     def ask(self, line):
         return self.client.ask(f"ask_worker({line!r})")
 
-    def move(self, host, via="auto"):
+    def move(self, host, via="auto", *options):
         """(exit status, what was said)"""
-        status, out, err = self.job.tool("msrank-move", "--via", via, self.name, host)
+        status, out, err = self.job.tool("msrank-move", "--via", via, *options, self.name, host)
         if status == 0:
             self.host = host
         return status, out + err

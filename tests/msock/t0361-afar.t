@@ -7,7 +7,7 @@ import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import launch  # noqa: E402
-from family import HOSTS, VIAS, Actor, Worker, names, rows  # noqa: E402
+from family import HOSTS, VIAS, Actor, Worker, names, rows, shown  # noqa: E402
 from launch import tap  # noqa: E402
 
 
@@ -99,6 +99,24 @@ def refused(job, server, client):
     child.ends(0, "it ends")
 
 
+def failed(job, server, client):
+    """A move that comes to nothing, at home and away; one of whose source is killed in the freeze."""
+    there, third = others(server.host)
+    child = Worker(job, server, client)
+    for host in (there, third):
+        for fault, via in (("daemon-refuses", "auto"), ("daemon-kills-restorer", "auto"), ("daemon-kills-restorer", "drain")):
+            status, said = child.move(host, via, "--fault", fault)
+            tap.equal((status, said.count("\n"), child.ask("os.getpid()")), (1, 1, child.pid), f"a move that fails, {fault}: it goes on where it was")
+        child.moves(host)
+    child.told("os._exit(4)")
+    child.ends(4, "it ends")
+    child = Worker(job, server, client)
+    child.move(there, "auto", "--fault", "daemon-kills-member") # it may be too late to stop the move
+    tap.equal(server.ask(f"ended({child.pid})"), -9, "it is killed while it leaves: its parent sees it")
+    client.ask("f.close(), s.close()")
+    tap.ok(tap.until(lambda: child.name not in rows(job), launch.LIMIT_S), "it is gone", rows(job))
+
+
 def evacuated(job, server, client):
     child = Worker(job, server, client)
     home = server.host
@@ -140,6 +158,36 @@ def again(job, server, client):
     child.ends(9, "its end is known")
 
 
+def orphaned(job, client):
+    """The parent, which msdaemon has started, ends before its child does."""
+    for rank, how in ((2, "os._exit(0)"), (3, "os.kill(os.getpid(), 9)")):
+        server = Actor(job, rank)
+        server.ask("l = socket.create_server(('', 8000))")
+        child = Worker(job, server, client)
+        child.moves(others(server.host)[0])
+        server.say(how)
+        server.process.wait(launch.LIMIT_S)
+        tap.equal(child.ask("sys.stdin.buffer.raw.read(1)"), b"", f"the parent ends, {how}: its child's standard input is at its end")
+        tap.equal(child.ask("os.write(1, b'1') + os.write(2, b'1')"), 2, "what it writes is dropped")
+        child.moves(others(server.host)[1])
+        tap.equal((client.move()[0], child.ask("2 + 2")), (0, 4), "its peer moves")
+        child.told("os._exit(0)")
+        client.ask("f.close(), s.close()")
+        tap.ok(tap.until(lambda: child.name not in rows(job), launch.LIMIT_S), "it ends", rows(job))
+        tap.ok(tap.until(lambda: not launch.named("msstandin"), launch.LIMIT_S), "and what stood for it")
+        tap.equal(server.complaints(), "", "nobody complains")
+    server = Actor(job, 4)
+    server.ask("l = socket.create_server(('', 8000))")
+    server.move()
+    child = Worker(job, server, client)
+    child.moves(others(server.host)[0])
+    server.say("os._exit(0)")
+    server.process.wait(launch.LIMIT_S)
+    tap.ok(tap.until(lambda: child.name not in rows(job), launch.LIMIT_S), "with a parent that had moved its namespace ends, and so does the child",
+           rows(job))
+    client.ask("f.close(), s.close()")
+
+
 def daemon_of(host):
     for pid in launch.named("msdaemon"):
         with open(f"/proc/{pid}/cmdline", encoding="utf-8") as file:
@@ -149,9 +197,8 @@ def daemon_of(host):
 
 
 def dies(job, server, client):
-    """The host of a child, and the host where it has come from."""
-    spare = Actor(job, 2) # whose host is to be lost
-    there = spare.host
+    """The host of a child, and the host where it has come from: neither is the client's."""
+    there = next(host for host in others(server.host) if host != client.host)
     child = Worker(job, server, client)
     child.moves(there)
     os.kill(daemon_of(there), signal.SIGKILL)
@@ -159,6 +206,14 @@ def dies(job, server, client):
     tap.equal(client.ask("f.readline()") in ("", "ECONNRESET"), True, "its peer sees the end")
     tap.ok(tap.until(lambda: rows(job).get(child.name, {"state": "ended"})["state"] == "ended", launch.LIMIT_S), "it is over", rows(job))
     client.ask("f.close(), s.close()")
+    child = Worker(job, server, client)
+    child.moves(client.host)
+    number = shown(server, child.pid)
+    os.kill(daemon_of(server.host), signal.SIGKILL)
+    tap.equal(server.process.wait(launch.LIMIT_S), 255, "the parent's host is lost: so is the parent")
+    tap.ok(tap.until(lambda: number not in launch.children() and rows(job).get(child.name) is None, launch.LIMIT_S), "its child ends elsewhere",
+           rows(job))
+    tap.equal(client.ask("f.readline()") in ("", "ECONNRESET"), True, "its peer sees the end")
 
 
 def test():
@@ -171,10 +226,13 @@ def test():
     client.ask("f.close(), s.close()")
     ends(job, server, client)
     refused(job, server, client)
+    failed(job, server, client)
     evacuated(job, server, client)
     again(job, server, client)
+    orphaned(job, client)
+    tap.ok(server.host != client.host or client.move()[0] == 0, "the client is not where the server is")
     dies(job, server, client)
-    tap.equal((client.end(), server.end()), ((0, ""), (0, "")), "both end well")
+    tap.equal(client.end(), (0, ""), "the client ends well")
     tap.equal(job.end(), 0, "the job ends")
     tap.ok(tap.until(lambda: not launch.children(), 5), "nothing is left", launch.children()) # of the lost host it takes a moment
     job.close()

@@ -1,13 +1,17 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""Servers that fork for each connection, under msrun --sockets: their clients are moved again and again, and miss nothing."""
+"""Servers that fork for each connection, under msrun --sockets: their clients, and a child, are moved again and again, and miss nothing."""
+import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
+import threading
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import programs  # noqa: E402
-from programs import PYTHON, Member, Progress, address, launch, tap  # noqa: E402
+from programs import ENV, HOSTS, PYTHON, Member, Progress, address, launch, tap  # noqa: E402
 
 SERVER = address(0)
 
@@ -93,5 +97,57 @@ def socat():
     serve("socat", [shutil.which("socat"), "TCP-LISTEN:8000,fork,reuseaddr,backlog=50", "PIPE"], ECHOES)
 
 
-tap.main(lambda: programs.run({"ForkingTCPServer": (forking, "python3"), "socat": (socat, "socat")}))
+class Messages(threading.Thread):
+    """Reads what a consumer says: numbered messages, each once and in order."""
+
+    def __init__(self, file):
+        super().__init__()
+        self.file, self.count, self.wrong, self.other = file, 0, "", []
+        self.start()
+
+    def run(self):
+        for line in self.file:
+            if not line.startswith("message"):
+                self.other.append(line.rstrip())
+            elif line == f"message {self.count + 1}\n":
+                self.count += 1
+            elif not self.wrong:
+                self.wrong = f"after {self.count}: {line}"
+
+    def grows(self):
+        before = self.count
+        return tap.until(lambda: self.count > before + 1000 or not self.is_alive() or self.wrong, launch.LIMIT_S) and self.is_alive()
+
+
+def tool(*words):
+    return subprocess.run([launch.program(words[0]), *words[1:]], env=ENV, capture_output=True, text=True,
+                          timeout=2 * launch.LIMIT_S, check=False)
+
+
+def paper():
+    """The paper's forking consumer: its child moves there and back while the producer sends as fast as it can."""
+    section8 = launch.program("tests/msock/section8")
+    consumer = Member("tcpconsfork", 0, [section8, "tcpconsfork", "5002", "1"])
+    tap.equal(consumer.line(), "listening", "tcpconsfork listens")
+    producer = Member("tcpconsfork", 1, [section8, "tcpprod", SERVER, "5002", "0", "2000000000"])
+    got = Messages(consumer.process.stdout)
+    tap.ok(got.grows(), "its child serves the producer")
+    failed = []
+    for number in range(2 * programs.MOVES):
+        done = tool("msrank-move", "--job", "tcpconsfork", "--via", ("auto", "drain", "mirror")[number % 3], "1022.0", HOSTS[1 - number % 2])
+        if done.returncode or not got.grows() or got.wrong:
+            failed.append((number, done.stdout + done.stderr, got.wrong))
+    tap.equal(failed, [], f"the child moves {2 * programs.MOVES} times and takes what comes")
+    ranks = {row["member"]: row for row in json.loads(tool("msrank-ps", "--json", "tcpconsfork").stdout)["ranks"]}
+    tap.equal((ranks["1022.0"]["moves"], ranks["1022.0"]["parent"]), (2 * programs.MOVES, "0.0"), "the job knows of it")
+    producer.process.send_signal(signal.SIGUSR1)
+    sent = producer.wait()[1].split()
+    status = consumer.process.wait(launch.LIMIT_S)
+    got.join(launch.LIMIT_S)
+    tap.equal((status, sent, got.wrong, got.other), (0, ["connected", "done", str(got.count)], "", ["accepted", "done 1"]),
+              f"{got.count} messages, each once and in order")
+    tap.equal((consumer.complaints(), producer.complaints()), ("", ""), "nobody complains")
+
+
+tap.main(lambda: programs.run({"tcpconsfork": (paper, ""), "ForkingTCPServer": (forking, "python3"), "socat": (socat, "socat")}))
 programs.close()
