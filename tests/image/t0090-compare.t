@@ -20,17 +20,17 @@ done
 if [ "${MSOCK_TEST_LONG:-0}" = 1 ]; then
 	list=$("$work/feature")
 	MOVES=5
-	runners="env as-user"
+	modes="env as-user"
 else
 	list="pattern writer threads file-maps shared-twice"
 	MOVES=3
-	runners=env
+	modes=env
 fi
 export MOVES
-for runner in $runners; do
+for mode in $modes; do
 	for f in $list; do
-		[ $runner = as-user ] && run=$as_user || run=env
-		feature "$run" "$f" "$f: equal, $runner" -d -v && count
+		[ $mode = as-user ] && run=$as_user || run=env
+		feature "$run" "$f" "$f: equal, $mode" -d -v && count
 	done
 done
 if [ "${MSOCK_TEST_LONG:-0}" = 1 ]; then
