@@ -70,6 +70,21 @@ static struct course *course_of(struct trace *t, const char *key)
 	return &more[t->count++];
 }
 
+/* What: process_name, thread_name. */
+static void label(struct trace *t, const char *what, int pid, int tid, const char *name)
+{
+	json_array_append_new(t->events, json_pack("{s:s, s:s, s:i, s:i, s:{s:s}}", "name", what, "ph", "M", "pid", pid,
+						   "tid", tid, "args", "name", name));
+}
+
+/* The rows of the moves come first, then hosts in their order. */
+static void label_process(struct trace *t, int pid, const char *name)
+{
+	label(t, "process_name", pid, 0, name);
+	json_array_append_new(t->events, json_pack("{s:s, s:s, s:i, s:i, s:{s:i}}", "name", "process_sort_index", "ph",
+						   "M", "pid", pid, "tid", 0, "args", "sort_index", pid));
+}
+
 static int host_pid(struct trace *t, const char *name)
 {
 	size_t most = sizeof(t->hosts) / sizeof(t->hosts[0]);
@@ -82,17 +97,16 @@ static int host_pid(struct trace *t, const char *name)
 	if (t->host_count == most)
 		return PID_HOSTS + (int)most - 1;
 	snprintf(t->hosts[t->host_count], sizeof(t->hosts[0]), "%s", name);
-	json_array_append_new(t->events,
-			      json_pack("{s:s, s:s, s:i, s:i, s:{s:s}}", "name", "process_name", "ph", "M", "pid",
-					PID_HOSTS + (int)t->host_count, "tid", 0, "args", "name", name));
+	label_process(t, PID_HOSTS + (int)t->host_count, name);
 	return PID_HOSTS + (int)t->host_count++;
 }
 
-/* Takes args. */
+/* Takes args. In whole microseconds a bar ends exactly where the next one begins; viewers draw those that overlap one in the other. */
 static void bar(struct trace *t, const char *name, int pid, int tid, uint64_t from_ns, uint64_t to_ns, json_t *args)
 {
-	json_t *e = json_pack("{s:s, s:s, s:i, s:i, s:f, s:f}", "name", name, "ph", "X", "pid", pid, "tid", tid, "ts",
-			      (double)from_ns / 1e3, "dur", to_ns > from_ns ? (double)(to_ns - from_ns) / 1e3 : 0.0);
+	json_int_t from = (json_int_t)(from_ns / 1000), to = (json_int_t)(to_ns / 1000);
+	json_t *e = json_pack("{s:s, s:s, s:i, s:i, s:I, s:I}", "name", name, "ph", "X", "pid", pid, "tid", tid, "ts",
+			      from, "dur", to > from ? to - from : 0);
 
 	if (args)
 		json_object_set_new(e, "args", args);
@@ -155,8 +169,7 @@ static void phases(struct trace *t, const struct course *c, int tid)
 	if (!c->at[MS_STEP_ACCEPTED])
 		return;
 	snprintf(name, sizeof(name), "%s: %s to %s", c->key, *c->from ? c->from : "?", *c->to ? c->to : "?");
-	json_array_append_new(t->events, json_pack("{s:s, s:s, s:i, s:i, s:{s:s}}", "name", "thread_name", "ph", "M",
-						   "pid", PID_MOVES, "tid", tid, "args", "name", name));
+	label(t, "thread_name", PID_MOVES, tid, name);
 	if (c->at[MS_STEP_REPORTED])
 		bar(t, "move", PID_MOVES, tid, c->at[MS_STEP_ACCEPTED], c->at[MS_STEP_REPORTED], NULL);
 	for (size_t i = 0; i < sizeof(phase) / sizeof(*phase); i++)
@@ -166,13 +179,10 @@ static void phases(struct trace *t, const struct course *c, int tid)
 
 static void name_rows(struct trace *t)
 {
-	json_array_append_new(t->events, json_pack("{s:s, s:s, s:i, s:i, s:{s:s}}", "name", "process_name", "ph", "M",
-						   "pid", PID_MOVES, "tid", 0, "args", "name", "moves"));
+	label_process(t, PID_MOVES, "moves");
 	for (size_t h = 0; h < t->host_count; h++)
 		for (size_t a = 0; a < sizeof(actors) / sizeof(*actors); a++)
-			json_array_append_new(t->events, json_pack("{s:s, s:s, s:i, s:i, s:{s:s}}", "name",
-								   "thread_name", "ph", "M", "pid", PID_HOSTS + (int)h,
-								   "tid", (int)a + 1, "args", "name", actors[a]));
+			label(t, "thread_name", PID_HOSTS + (int)h, (int)a + 1, actors[a]);
 	for (size_t i = 0; i < t->count; i++)
 		phases(t, &t->courses[i], (int)i + 1);
 }

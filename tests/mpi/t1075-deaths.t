@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import clusters  # noqa: E402
@@ -158,7 +159,7 @@ class Scene:
         self.program = jobs.program("exchange")
         self.stop = os.path.join(place.shared, f"stop-{number}")
         self.job = jobs.Job(place, [self.program, "65536", self.stop], RANKS, hosts=place.hosts, seconds=150)
-        self.mover, self.healer = None, None
+        self.mover, self.healer, self.cut_s = None, None, 0.0
 
     def ok(self, good, what, detail=None):
         return tap.ok(good, f"{self.title}: {what}", detail)
@@ -205,7 +206,7 @@ class Scene:
         if self.victim.startswith("link"):
             self.place.lab("cut", self.host())
             if self.victim.endswith("5 s"):
-                self.healer = threading.Timer(GAP_S, self.place.lab, ("heal", self.host()))
+                self.healer = threading.Timer(GAP_S, self.heal, (time.monotonic(),))
                 self.healer.start()
             return True
         if "host" in self.victim:
@@ -216,6 +217,10 @@ class Scene:
             return first
         # msrank-ps waits for the next one
         return tap.until(self.job.ps, 30) and tap.until(lambda: self.find() not in (None, first) and self.kill(), 10)
+
+    def heal(self, began):
+        self.place.lab("heal", self.host())
+        self.cut_s = time.monotonic() - began
 
     def peer(self):
         """The process of rank 0, with which rank 1 talks."""
@@ -291,7 +296,7 @@ class Scene:
         if not on:
             self.ends(words)
             return
-        self.ok(lives, "the job goes on", self.job.story())
+        self.ok(lives, "the job goes on", f"cut for {self.cut_s:.1f} s\n{self.job.story()}")
         if self.victim.endswith("when it is lost"):
             self.comes_back()
         open(self.stop, "w", encoding="ascii").close()

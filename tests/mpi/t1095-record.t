@@ -88,6 +88,12 @@ def records(place):
     if "move" in bars and "freeze" in bars:
         inside = bars["move"]["ts"] <= bars["freeze"]["ts"] and bars["freeze"]["dur"] <= bars["move"]["dur"]
         tap.ok(inside, "the freeze is a part of the move", str(bars))
+    # Viewers draw bars that overlap one in the other; on a host's rows none does, since the moves came one after the other.
+    rows = {}
+    for e in sorted((e for e in kept if e["ph"] == "X" and e["pid"] != 1), key=lambda e: (e["ts"], e["dur"])):
+        rows.setdefault((e["pid"], e["tid"]), []).append(e)
+    overlap = [(a, b) for row in rows.values() for a, b in zip(row, row[1:]) if a["ts"] + a["dur"] > b["ts"]]
+    tap.equal(overlap, [], "bars of a row do not overlap")
     status, _, err = place.call([jobs.command("msrank-trace"), "/no/such/file"])
     tap.ok(status == 1 and "no/such" in err, "a file that is not there is named", f"{status} {err}")
 
