@@ -60,7 +60,7 @@ class Member:
 
         good = tap.until(lambda: moved() or not self.runs(), launch.LIMIT_S) and self.runs()
         if not good:
-            tap.note(f"{len(said)} attempts; the last: {said[-1]}")
+            tap.note(f"{len(said)} attempts: {sorted(set(said))}")
         return good
 
     def runs(self):
