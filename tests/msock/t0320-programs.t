@@ -73,6 +73,28 @@ async def main():
 asyncio.run(main())
 """
 
+# Asks about its connection all the time: it is there, whatever is done to it. Says how many lines came back.
+ASK = r"""
+import os, socket, sys, threading
+s = socket.create_connection((sys.argv[1], 8000))
+f, number = s.makefile("rb"), 0
+def ask():
+    while True:
+        try:
+            state = s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)[0]
+        except OSError as error:
+            state = error
+        if state != 1:
+            print(f"TCP_INFO: {state}", file=sys.stderr, flush=True)
+            os._exit(1)
+threading.Thread(target=ask, daemon=True).start()
+while True:
+    s.sendall(b"line %d\n" % number)
+    assert f.readline() == b"line %d\n" % number
+    number += 1
+    print(number)
+"""
+
 # Perl's own sockets, buffered by its stdio: lines, answered in capitals.
 PERL_SERVER = r"""
 use IO::Socket::INET;
@@ -115,6 +137,10 @@ def web():
 
 def echo():
     pair("asyncio", PYTHON + ["-c", ECHO], PYTHON + ["-c", TALK, SERVER])
+
+
+def info():
+    pair("TCP_INFO", PYTHON + ["-c", ECHO], PYTHON + ["-c", ASK, SERVER])
 
 
 def perl():
@@ -264,7 +290,7 @@ def refused():
 
 
 # What is run: by what program, which is skipped where it is not installed.
-TESTS = {"http.server": (web, "python3"), "asyncio": (echo, "python3"), "perl": (perl, "perl"), "curl": (curl, "curl"),
+TESTS = {"http.server": (web, "python3"), "asyncio": (echo, "python3"), "info": (info, "python3"), "perl": (perl, "perl"), "curl": (curl, "curl"),
          "pipeline": (pipeline, "socat nc"), "leaving": (leaving, "python3"), "refused": (refused, "python3")}
 
 tap.main(lambda: programs.run(TESTS))
