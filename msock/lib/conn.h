@@ -55,6 +55,9 @@ struct conn {
 	uint32_t shared_by
 		[2];        /* processes that hold the other end, as the peer said; 0: not said since the move began */
 	bool shared_before; /* ... it had said so before: not frozen without its answer */
+	uint32_t bound_by;  /* the process that has the other end, which is no member any more: there is no other leg */
+	bool bound;         /* ours is about to be one, and the peer knows it; */
+	uint64_t bound_ns;  /* ... or is to be told again then */
 	uint64_t connect_until_ns; /* no more tries after this */
 	uint64_t newer;            /* m that a place must have at least, after a refusal */
 	uint32_t tries, request;

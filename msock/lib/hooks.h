@@ -57,10 +57,11 @@ bool msock__owns_fd(int fd);
 void msock__after_fork_child(void);
 
 /*
- * Around an exec: a forked child is not kicked any more, since a kick that waits
- * then would find no handler in the new program and end it; it has failed: again.
+ * Around an exec: the streams that the new program will have are made the kernel's own, which may take a moment.  0, or
+ * -errno: there is one that cannot be.  The process is not kicked any more, since a kick that waits then would find no
+ * handler in the new program and end it.  The exec has failed: all is as before.
  */
-void msock__before_exec(void);
+int msock__before_exec(void);
 void msock__exec_failed(void);
 
 /* Before a fork, and in the parent after it, whatever came of it: what the child gets of the program's sockets goes on here. */

@@ -20,6 +20,7 @@
 #include "lib/udp_pen.h"
 
 #include <errno.h>
+#include <netinet/tcp.h>
 
 enum { KIN_PACKET = 64 };
 
@@ -331,6 +332,22 @@ static int kin_refuses_foreign(struct sock *s, char *why, size_t size)
 	return -1;
 }
 
+/* Until it has ended, of which the kernel tells. */
+static int kin_refuses_bound(struct sock *s, char *why, size_t size)
+{
+	const struct conn *c = s->conn;
+	struct tcp_info info = { 0 };
+	socklen_t n = sizeof(info);
+
+	if (!c || !c->bound_by || c->phase != CONN_OPEN || c->s.state == STREAM_OVER || c->s.at_end ||
+	    (s->direct && !ms_getsockopt(sock_number(s), IPPROTO_TCP, TCP_INFO, &info, &n) &&
+	     info.tcpi_state != TCP_ESTABLISHED))
+		return 0;
+	log_format(why, size, "stream %lx with rank %u.%u: there process %d has it, which is no member", c->s.id,
+		   MS_MEMBER_WORLD(c->peer_member), MS_MEMBER_RANK(c->peer_member), (int)c->bound_by);
+	return -1;
+}
+
 /* The word that a stream is this child's is on its way, to us or to the peer. */
 static bool kin_is_unsettled(struct sock *s)
 {
@@ -355,7 +372,7 @@ int kin_refuses(bool late, char *why, size_t size)
 				   holders_self(), pid);
 			return -1;
 		}
-		if (kin_refuses_foreign(s, why, size))
+		if (kin_refuses_foreign(s, why, size) || kin_refuses_bound(s, why, size))
 			return -1;
 		if (!kin_is_unsettled(s))
 			continue;

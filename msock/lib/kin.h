@@ -97,6 +97,18 @@ bool kin_message(struct conn *c, uint32_t from, const struct stream_msg *msg);
 /* ... for a stream that a child has: true, the child answers, or it was answered here. */
 bool kin_answers(uint32_t from, const struct stream_msg *msg);
 
+/* MS_RL_BOUND for a stream that is not here: true, it was one, and is answered. */
+bool kin_bound_dead(uint32_t from, const struct stream_msg *msg);
+
+/*
+ * kin_exec.c. Before an exec: each stream that the new program will have is direct, and its peer knows that it will
+ * not be relinked.  The first that is not, or NULL: try again, the engine works at it.
+ */
+struct conn *kin_exec_waits(void);
+
+/* It has failed. */
+void kin_exec_failed(void);
+
 /* D_ENDED. A conn has become steady: who waits for a connection may have it now. */
 void kin_member_ended(uint32_t member);
 void kin_steady(struct conn *c);

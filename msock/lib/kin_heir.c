@@ -145,7 +145,7 @@ void kin_heir(uint32_t from, const struct stream_msg *msg)
 	struct heir *ours = heir_find(msg->stream, end), *theirs = heir_find(msg->stream, 1 - end);
 	struct conn *c = conn_find(msg->stream, 1 - end);
 
-	if (!MS_MEMBER_IS_CHILD(from))
+	if (!MS_MEMBER_IS_CHILD(from) && !(c && c->bound_by && c->peer_member == from))
 		return;
 	if (ours && msg->pids[0] == core.id) {
 		ours->member = from;
@@ -156,6 +156,7 @@ void kin_heir(uint32_t from, const struct stream_msg *msg)
 	if (c) {
 		kin_set_peer(c, from);
 		c->shared_by[0] = 0;
+		c->bound_by = 0;
 		if (c->s.state == STREAM_STEADY)
 			c->s.last_leg = false; /* that its former owner has ended does not matter */
 	} else if (theirs && theirs->member) {
@@ -170,13 +171,34 @@ void kin_heir(uint32_t from, const struct stream_msg *msg)
 		kin_answer(from, msg, MS_RL_HEIR_OK, 0, 0);
 }
 
+/* Not while we move: the sender takes part in that, and says it again. */
+static void kin_bind(struct conn *c, const struct stream_msg *msg)
+{
+	if (c->phase != CONN_OPEN || c->s.state != STREAM_STEADY || c->s.self->moving)
+		return;
+	c->bound_by = msg->pids[0];
+	kin_answer(c->peer_member, msg, MS_RL_BOUND_OK, 0, 0);
+}
+
+bool kin_bound_dead(uint32_t from, const struct stream_msg *msg)
+{
+	if (msg->type == MS_RL_BOUND)
+		kin_answer(from, msg, MS_RL_BOUND_OK, 0, 0);
+	return msg->type == MS_RL_BOUND || msg->type == MS_RL_BOUND_OK;
+}
+
 bool kin_message(struct conn *c, uint32_t from, const struct stream_msg *msg)
 {
-	bool ours = msg->type == MS_RL_HEIR_OK || msg->type == MS_RL_HEIR_IS || msg->type == MS_RL_SHARED;
+	bool ours = msg->type >= MS_RL_HEIR_OK;
 
 	if (c->peer_member != from)
 		return ours;
 	c->shared_by[0] = 0;
+	if (msg->type == MS_RL_BOUND) {
+		kin_bind(c, msg);
+		return true;
+	}
+	c->bound = c->bound || msg->type == MS_RL_BOUND_OK;
 	if (msg->type == MS_RL_HEIR_OK) {
 		c->heir = false;
 	} else if (msg->type == MS_RL_HEIR_IS) {
@@ -185,8 +207,8 @@ bool kin_message(struct conn *c, uint32_t from, const struct stream_msg *msg)
 		c->shared_by[0] = msg->pids[0];
 		c->shared_by[1] = msg->pids[1];
 	}
-	if (ours && msg->type != MS_RL_HEIR_OK && c->phase == CONN_OPEN && c->s.state != STREAM_STEADY &&
-	    c->s.state != STREAM_OVER && core.self.moving)
+	if ((msg->type == MS_RL_HEIR_IS || msg->type == MS_RL_SHARED) && c->phase == CONN_OPEN &&
+	    c->s.state != STREAM_STEADY && c->s.state != STREAM_OVER && core.self.moving)
 		engine_timer_set(&c->timer, KIN_ASK_AGAIN_MS * 1000000ull);
 	return ours;
 }

@@ -77,6 +77,7 @@ size_t relink_encode(uint8_t buf[RELINK_MESSAGE], const struct stream_msg *msg)
 	case MS_RL_HEIR:
 		ms_put_u8(&c, msg->app_fin); /* fall through */
 	case MS_RL_HEIR_IS:
+	case MS_RL_BOUND:
 		ms_put_u32(&c, msg->pids[0]);
 		break;
 	case MS_RL_SHARED:
@@ -130,6 +131,7 @@ bool relink_decode(const void *bytes, size_t n, struct stream_msg *msg)
 	case MS_RL_HEIR:
 		msg->app_fin = ms_get_u8(&c); /* fall through */
 	case MS_RL_HEIR_IS:
+	case MS_RL_BOUND:
 		msg->pids[0] = ms_get_u32(&c);
 		break;
 	case MS_RL_SHARED:
@@ -139,7 +141,7 @@ bool relink_decode(const void *bytes, size_t n, struct stream_msg *msg)
 	default:
 		break;
 	}
-	return !c.bad && msg->type >= MS_RL_PREPARE && msg->type <= MS_RL_SHARED;
+	return !c.bad && msg->type >= MS_RL_PREPARE && msg->type <= MS_RL_BOUND_OK;
 }
 
 /* What the stream asks to be done. */
@@ -569,7 +571,7 @@ void conn_message(uint32_t from, const struct stream_msg *msg)
 		kin_heir(from, msg);
 	else if (c)
 		relink_message(c, from, msg);
-	else if (!kin_answers(from, msg))
+	else if (!kin_answers(from, msg) && !kin_bound_dead(from, msg))
 		relink_answer_dead(from, msg, relink_tomb(msg->stream));
 }
 

@@ -18,6 +18,7 @@
 enum { SOCK_BACKLOG_MAX = 4096, SOCK_TOKENS = 64 };
 
 #define CALLS_DOUBT_NS 2000000000ull
+#define CALLS_EXEC_NS 10000000000ull
 
 static bool sockets_on;
 
@@ -608,24 +609,49 @@ bool sock_calls_forked(void)
 	return true;
 }
 
-void msock__before_exec(void)
+/* The program must read it first, and will not any more. */
+static int calls_exec_refused(const struct conn *c)
 {
-	uint64_t mask;
+	ms_log(LOG_ERROR, "exec: stream %lx with rank %u.%u has bytes that the program has not read, and would lose them",
+	       c->s.id, MS_MEMBER_WORLD(c->peer_member), MS_MEMBER_RANK(c->peer_member));
+	return -EAGAIN;
+}
 
-	if (!core.kin)
-		return;
-	mask = calls_enter();
-	control_quiet(true);
-	calls_leave(mask, 0);
+int msock__before_exec(void)
+{
+	uint64_t mask, until = ms_clock_ns(CLOCK_MONOTONIC) + CALLS_EXEC_NS;
+	struct timespec pause = { .tv_nsec = 1000000 };
+	const struct conn *waits;
+	bool late, direct;
+
+	if (!sockets_on || !core_here())
+		return 0;
+	for (;;) {
+		mask = calls_enter();
+		waits = kin_exec_waits();
+		late = ms_clock_ns(CLOCK_MONOTONIC) > until;
+		direct = waits && waits->sock && waits->sock->direct;
+		if (!waits || (late && direct))
+			control_quiet(true);
+		if (waits)
+			agent_ensure();
+		calls_leave(mask, 0);
+		if (!waits || (late && direct))
+			return 0; /* a peer that does not answer so long is stopped, or gone */
+		if (late)
+			return calls_exec_refused(waits);
+		ms_nanosleep(&pause);
+	}
 }
 
 void msock__exec_failed(void)
 {
 	uint64_t mask;
 
-	if (!core.kin)
+	if (!sockets_on || !core_here())
 		return;
 	mask = calls_enter();
+	kin_exec_failed();
 	control_quiet(false);
 	if (control_has_come())
 		agent_ensure();

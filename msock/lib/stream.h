@@ -48,7 +48,7 @@ enum stream_event {
 struct stream_msg {
 	uint64_t stream, m, cut, taken;
 	uint32_t leg, ip;
-	uint32_t pids[2]; /* of SHARED; the first: the member of HEIR and HEIR_IS */
+	uint32_t pids[2]; /* of SHARED; the first: of BOUND, the member of HEIR and HEIR_IS */
 	uint16_t port;
 	uint8_t type; /* enum ms_relink_type; not used for HELLO and ACCEPT */
 	uint8_t app_fin;

@@ -85,14 +85,22 @@ PRELOAD_API int __clone(int (*start)(void *arg), void *stack, int flags, void *a
 	return pid;
 }
 
+static bool child_exec_refused(void)
+{
+	int err = msock__before_exec();
+
+	errno = err ? -err : errno;
+	return err != 0;
+}
+
 static int child_exec(int (*call)(const char *, char *const[], char *const[]), const char *path, char *const argv[],
 		      char *const env[])
 {
 	bool own = preload_active() && preload_own_memory();
 	int result, saved;
 
-	if (own)
-		msock__before_exec();
+	if (own && child_exec_refused())
+		return -1;
 	result = call(path, argv, env);
 	saved = errno;
 	if (own)
@@ -126,8 +134,8 @@ PRELOAD_API int fexecve(int fd, char *const argv[], char *const env[])
 	bool own = preload_active() && preload_own_memory();
 	int result, saved;
 
-	if (own)
-		msock__before_exec();
+	if (own && child_exec_refused())
+		return -1;
 	result = REAL(fexecve)(fd, argv, env);
 	saved = errno;
 	if (own)

@@ -146,6 +146,9 @@ enum ms_relink_type {
 	MS_RL_HEIR_OK,
 	MS_RL_HEIR_IS, /* u32 member, whose this end is now */
 	MS_RL_SHARED, /* u32 pid, u32 pid (0: it is no member): the processes that hold this end; it cannot be relinked */
+	MS_RL_BOUND,  /* u32 pid: the process that has this end becomes another program, which is no member; this leg is the last. HEIR
+	                 takes it back */
+	MS_RL_BOUND_OK,
 
 	/* Of UDP sockets (lib/udp_say.c); after version and type only. A place: ip virtual, u16 port, ip real, u16 real
 	   port, u64 serial (of all places that sockets of the member ever had, larger is later), u64 m of the last move

@@ -205,6 +205,59 @@ def executed(server, client):
     tap.equal((client.ask("s.close()"), client.move()[0], server.move()[0]), (None, 0, 0), "both move")
 
 
+def replaced(job, server, client):
+    """A child that is a member becomes another program, with its connection."""
+    for moving in (False, True):
+        connect(server, client)
+        pid = server.ask("kid('k')")
+        server.ask("c.close()")
+
+        def kid(line):
+            return server.ask(f"tell('k', {line!r})")
+        number = shown(server, pid)
+        tap.ok(tap.until(lambda: child_of(job, "0.0", number), launch.LIMIT_S), "a child serves, and is a member")
+        echo(client, kid, "it serves")
+        if moving:
+            moves(client, kid, "it is relinked before")
+        tap.equal(kid("os.execv('/nonexistent/program', ['p'])"), "ENOENT", "a program that is not there")
+        moves(client, kid, "nothing has changed")
+        kid("os.dup2(c.fileno(), 0), os.dup2(c.fileno(), 1)")
+        server.ask("start('k', 'os.execv(\\'/bin/cat\\', [\\'cat\\'])')")
+        refused = []
+        if moving: # until it is known; what comes between is relinked as ever
+            tap.ok(tap.until(lambda: (refused.append(client.move("mirror")) or refused[-1][0] != 0), launch.LIMIT_S), "its peer moves all the time")
+        tap.ok(tap.until(lambda: comm(number) == "cat", launch.LIMIT_S), "it becomes another program")
+        for via in VIAS:
+            status, said = client.move(via)
+            tap.ok(status == 1 and said.count("\n") == 1 and names(said, server, [pid]) and "which is no member" in said,
+                   f"its peer does not move, {via}, and is told why", (pid, status, said))
+        client.ask("s.sendall(b'abcd' * 100000)")
+        tap.equal(client.ask("take(s, 400000)") == b"abcd" * 100000, True, "the program serves")
+        client.ask("s.shutdown(socket.SHUT_WR)")
+        tap.equal((client.ask("s.recv(1)"), server.ask("reap('k')")), (b"", 0), "it ends, and the stream with it")
+        tap.equal((client.move()[0], client.ask("s.close()")), (0, None), "its peer moves again")
+
+
+def root_replaced(job, client):
+    """So does a process that msdaemon has started."""
+    server = Actor(job, 4) # 2 and 3 have ended
+    server.ask("l = socket.create_server(('', 8000))")
+    connect(server, client)
+    moves(client, server.ask, "a server that has not forked")
+    number = shown(server, server.ask("os.getpid()"))
+    server.say("os.dup2(c.fileno(), 0), os.dup2(c.fileno(), 1)")
+    tap.equal(client.ask("take(s, 7)"), b"(0, 1)\n", "what it hears and says goes over its connection")
+    client.ask("s.sendall(b'os.execv(\\'/bin/cat\\', [\\'cat\\'])\\n')")
+    tap.ok(tap.until(lambda: comm(number) == "cat", launch.LIMIT_S), "it becomes another program")
+    status, said = client.move("mirror")
+    tap.ok(status == 1 and said.count("\n") == 1 and "which is no member" in said, "its peer does not move, and is told why", (status, said))
+    client.ask("s.sendall(b'abcd' * 100000)")
+    tap.equal(client.ask("take(s, 400000)") == b"abcd" * 100000, True, "the program serves")
+    client.ask("s.shutdown(socket.SHUT_WR)")
+    tap.equal((client.ask("s.recv(1)"), server.process.wait(launch.LIMIT_S)), (b"", 0), "it ends, and the stream with it")
+    tap.equal((client.move()[0], client.ask("s.close()")), (0, None), "its peer moves again")
+
+
 def again(job, server, client):
     """The coordinator is killed while a child serves."""
     connect(server, client)
@@ -238,6 +291,8 @@ def test():
     active(server, client)
     orphans(job, client)
     executed(server, client)
+    replaced(job, server, client)
+    root_replaced(job, client)
     again(job, server, client)
     tap.equal((client.end(), server.end()), ((0, ""), (0, "")), "both end well")
     tap.equal(job.end(), 0, "the job ends")
