@@ -612,8 +612,9 @@ bool sock_calls_forked(void)
 /* The program must read it first, and will not any more. */
 static int calls_exec_refused(const struct conn *c)
 {
-	ms_log(LOG_ERROR, "exec: stream %lx with rank %u.%u has bytes that the program has not read, and would lose them",
-	       c->s.id, MS_MEMBER_WORLD(c->peer_member), MS_MEMBER_RANK(c->peer_member));
+	ms_log(LOG_ERROR,
+	       "exec: stream %lx with rank %u.%u has bytes that the program has not read, and would lose them", c->s.id,
+	       MS_MEMBER_WORLD(c->peer_member), MS_MEMBER_RANK(c->peer_member));
 	return -EAGAIN;
 }
 

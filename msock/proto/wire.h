@@ -84,7 +84,7 @@ enum ms_ctl_type {
 	MS_M_IMAGE_SENT,  /* u64 m, u64 sum, u64 bytes, u32 rounds; u16 n, n x { u64 S, u32 leg, u8 mirrored }
 	                      (the record's list; what does not fit in a packet is left out and counted: u32) */
 	MS_M_MOVE_FAILED, /* u64 m, str reason: the member asks for ABORTED */
-	MS_D_OUTCOME,     /* u64 m, u8 committed, str path. To the source; on committed it ends at once, or becomes the program
+	MS_D_OUTCOME, /* u64 m, u8 committed, str path. To the source; on committed it ends at once, or becomes the program
 	                      at that path, if it is not empty: msstandin */
 	MS_D_RESTORE, /* u64 m, u32 member, str host, ip real, u16 port lowest, u16 port highest, u64 hash key, str fault,
 	                      u8 have[MS_CHANNELS]; descriptors: the image connection, then the new end of each channel had */
@@ -120,9 +120,9 @@ enum ms_ctl_type {
 	MS_M_ASK, /* u32 request, u8 what (enum ms_kin_ask), then by that; one descriptor: for the member that listens */
 	MS_D_ASKED, /* u32 from member, u32 request, u8 what, then the same; the descriptor */
 	MS_M_ANSWER, /* u32 to member, u32 request, u32 error (errno value), then by what was asked; perhaps a descriptor */
-	MS_D_ANSWER, /* u32 request, u32 error, then the same */
+	MS_D_ANSWER,    /* u32 request, u32 error, then the same */
 	MS_M_SIGNALLED, /* u32 signal: from the stand-in of a child that has moved (msdaemon/standin.h), for that child */
-	MS_D_END, /* u32 status, as from wait(2): to a stand-in, which ends so */
+	MS_D_END,       /* u32 status, as from wait(2): to a stand-in, which ends so */
 };
 
 enum ms_kin_ask {
@@ -146,7 +146,7 @@ enum ms_relink_type {
 	MS_RL_HEIR_OK,
 	MS_RL_HEIR_IS, /* u32 member, whose this end is now */
 	MS_RL_SHARED, /* u32 pid, u32 pid (0: it is no member): the processes that hold this end; it cannot be relinked */
-	MS_RL_BOUND,  /* u32 pid: the process that has this end becomes another program, which is no member; this leg is the last. HEIR
+	MS_RL_BOUND, /* u32 pid: the process that has this end becomes another program, which is no member; this leg is the last. HEIR
 	                 takes it back */
 	MS_RL_BOUND_OK,
 
