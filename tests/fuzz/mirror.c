@@ -3,6 +3,8 @@
  * Frames to a mirror that holds two legs, from a stranger, and (first byte
  * odd) from a member that has proved itself; who has no key reaches nothing.
  */
+#include <sys/random.h>
+
 #include "msmirror/link.c"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -33,6 +35,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	static const uint8_t attach[] = { 50, 0, 0, 0, 1, MS_MI_ATTACH, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 'k' };
 	static struct event_base *base;
 	struct link_set set = { .member = 7, .m = 1, .key = "k", .committed = true, .released = on_released };
+	bool proven;
 	uint8_t first[MS_MIRROR_FRAME] = { 0 };
 	struct leg_table legs;
 	struct link *link;
@@ -43,6 +46,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	if (!base)
 		base = event_base_new();
+	proven = data[0] & 1;
+	/* A stranger's key is one that the fuzzer cannot have from the corpus or by watching a comparison. */
+	if (!proven && getrandom(set.key, sizeof(set.key), 0) != sizeof(set.key))
+		abort();
 	set.base = base;
 	set.legs = &legs;
 	LIST_INIT(&set.all);
@@ -50,7 +57,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	two_legs(&legs, peers);
 	for (size_t i = 0; i < legs.count; i++)
 		leg_start(legs.leg[i], base);
-	if (data[0] & 1) { /* a whole ATTACH: no stream asked for, and the list's end */
+	if (proven) { /* a whole ATTACH: no stream asked for, and the list's end */
 		memcpy(first, attach, sizeof(attach));
 		first[0] = 2 + 4 + 8 + MS_TOKEN + 2;
 		n = 4u + first[0];
@@ -70,7 +77,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	released = false;
 	for (int i = 0; i < 8 && !released; i++)
 		event_base_loop(base, EVLOOP_NONBLOCK);
-	if (released && !(data[0] & 1))
+	if (released && !proven)
 		abort();
 	link_set_close(&set);
 	leg_table_free(&legs);
