@@ -191,6 +191,12 @@ void sock_note_mark(struct sock *s, int leg);
 void sock_urgent_look(int leg, struct sock_urgent *u);
 void sock_urgent_keep(struct sock *s, const struct sock_urgent *u);
 size_t sock_until_urgent(const struct sock *s, size_t n);
+bool sock_urgent_waits(int fd);
+
+/* sock_owner.c */
+void sock_owner_copy(int from, int to);
+void sock_owner_clear(int fd);
+void sock_owner_tell(int fd); /* of what has come before fd had its owner; all threads are parked */
 
 /* sock_opt.c */
 int sock_option_set(struct sock *s, int fd, int level, int name, const void *value, socklen_t size);

@@ -237,22 +237,6 @@ bool sock_swap_due(void)
 	return due && wanted && !swapping && !engine_paused();
 }
 
-/* Who is told by a signal that there is something to read. */
-static void file_copy_owner(int from, int to)
-{
-	struct f_owner_ex owner = { 0 };
-
-	if (!ms_fcntl(from, F_GETOWN_EX, (long)&owner) && owner.pid)
-		ms_fcntl(to, F_SETOWN_EX, (long)&owner);
-	ms_fcntl(to, F_SETSIG, ms_fcntl(from, F_GETSIG, 0));
-}
-
-static void file_copy_state(int from, int to)
-{
-	file_copy_owner(from, to);
-	ms_fcntl(to, F_SETFL, ms_fcntl(from, F_GETFL, 0) & (O_NONBLOCK | O_ASYNC));
-}
-
 /* The leg as the program believes it to be. */
 static void leg_give(struct sock *s, int leg)
 {
@@ -325,7 +309,8 @@ static void sock_to_direct(struct sock *s)
 	}
 	engine_watch(&c->leg, leg, 0);
 	leg_give(s, leg);
-	file_copy_state(number, leg);
+	sock_owner_copy(number, leg);
+	ms_fcntl(leg, F_SETFL, ms_fcntl(number, F_GETFL, 0) & (O_NONBLOCK | O_ASYNC));
 	if (s->filler)
 		s->local = c->local;
 	sock_replace_file(s, s->ino, number, leg);
@@ -333,6 +318,7 @@ static void sock_to_direct(struct sock *s)
 	ms_close(leg);
 	sock_close_own(s);
 	sock_became_direct(s, number, &n);
+	sock_owner_tell(number);
 }
 
 static void sock_ends_direct(struct sock *s)
@@ -433,9 +419,10 @@ static void sock_to_pair(struct sock *s)
 		ms_shutdown(number, SHUT_WR);
 	sock_leg_ready(s, EPOLLIN); /* what the program may have looked at lies in its socket again */
 	if (sock_number(s) == number) {
-		file_copy_owner(leg,
+		sock_owner_copy(leg,
 				number); /* not earlier: it has had the signal for what it has just been given again */
 		ms_fcntl(number, F_SETFL, flags & (O_NONBLOCK | O_ASYNC));
+		sock_owner_clear(leg);
 	}
 	leg_take(leg);
 }

@@ -89,6 +89,23 @@ void sock_urgent_look(int leg, struct sock_urgent *u)
 	}
 }
 
+/* Is there an urgent byte that the program has not had? */
+bool sock_urgent_waits(int fd)
+{
+	int in_line = 0;
+	socklen_t size = sizeof(in_line);
+	char byte;
+	long n;
+
+	ms_getsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &in_line, &size);
+	if (in_line)
+		sock_inline(fd, 0);
+	n = ms_recv(fd, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT);
+	if (in_line)
+		sock_inline(fd, 1);
+	return n == 1 || n == -EAGAIN;
+}
+
 /* s->conn->s.taken is right again. */
 void sock_urgent_keep(struct sock *s, const struct sock_urgent *u)
 {

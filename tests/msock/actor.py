@@ -257,6 +257,31 @@ def until(condition):
     return bool(condition())
 
 
+def urge(sock, n):
+    """An urgent byte at a time, each when the one before has been answered."""
+    return sum(take(sock, 1) and sock.send(b"!", MSG_OOB) for _ in range(n))
+
+
+def tell(sock):
+    """Its owner, told by a byte in a pipe as well: a handler in Python waits until the main thread has something to do."""
+    global told
+    told, end = os.pipe()
+    os.set_blocking(end, False)
+    signal.set_wakeup_fd(end)
+    fcntl.fcntl(sock, fcntl.F_SETOWN, os.getpid())
+
+
+def urged(sock, n):
+    """The other side of urge: of so many urgent bytes, those that came with their signal."""
+    count = 0
+    for _ in range(n):
+        give(sock, b".")
+        when(sock, "u", lambda: sock.recv(1, MSG_OOB))
+        if select.select([told], [], [], LIMIT_S)[0]:
+            count += signal.SIGURG in os.read(told, 100)
+    return count
+
+
 def signals():
     """Those that have come since it was last asked."""
     names = sorted(set(caught))
