@@ -159,6 +159,11 @@ static void stub_again(struct stub *s, struct link *l, struct rank *r, Ms__Spawn
 		say_spawn(r, spawn);
 }
 
+/*
+ * A number is a member's for as long as the job lasts.  It is in the names of its streams, in its peers' tombstones and
+ * in the records of its moves, and a daemon may hear from a peer's daemon before it hears from us that the member has
+ * ended: a second one of that number could not be told from the first.
+ */
 static void stub_spawn(struct stub *s, struct link *l, Ms__Spawn *spawn)
 {
 	struct coord *c = s->c;
@@ -171,8 +176,13 @@ static void stub_spawn(struct stub *s, struct link *l, Ms__Spawn *spawn)
 		stub_again(s, l, old, spawn);
 		return;
 	}
-	if (s->rank || (old && !old->ended)) {
-		stub_exit(l, spawn->member, "this rank runs already", false);
+	if (s->rank || old) {
+		bool runs = s->rank || !old->ended;
+
+		snprintf(text, sizeof(text), "rank %u.%u %s", MS_MEMBER_WORLD(spawn->member),
+			 MS_MEMBER_RANK(spawn->member),
+			 runs ? "runs already" : "has ended, and its number is not used again: take another one");
+		stub_exit(l, spawn->member, text, false);
 		return;
 	}
 	if (!h || !h->link) {

@@ -24,6 +24,20 @@ def endings(job):
     tap.ok(status == 127 and b"/no/such/program" in err, "no such program: 127 and its name", (status, err))
     status, _, err = job.run(3, ["true"], host="127.0.0.99")
     tap.ok(status == 255 and b"127.0.0.99" in err, "a host that is not of the job: 255 and its name", (status, err))
+    tap.equal(job.run(3, ["true"])[0], 0, "which was not a rank yet: its number is free")
+
+
+def numbers(job):
+    """A number is one rank's, also when that has ended."""
+    child = job.stub(30, ["sh", "-c", "echo up; read line"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    tap.equal(child.stdout.readline(), b"up\n", "a rank is up")
+    status, out, err = job.run(30, ["echo", "second"])
+    tap.ok(status == 255 and not out and b"rank 0.30 runs already" in err and err.count(b"\n") == 1, "its number is refused", (status, out, err))
+    tap.equal((child.communicate(b"end\n", launch.LIMIT_S)[0], child.returncode), (b"", 0), "it goes on, and ends well")
+    for host in ("127.0.0.2", "127.0.0.3"):
+        status, out, err = job.run(30, ["echo", "second"], host=host)
+        tap.ok(status == 255 and not out and b"rank 0.30 has ended" in err and err.count(b"\n") == 1,
+               f"it has ended: its number is refused on {host}", (status, out, err))
 
 
 def surroundings(job):
@@ -109,7 +123,7 @@ def whole_job():
     job = launch.Launch()
     tap.ok(job.said.startswith("ready "), "the coordinator is ready", job.said)
     tap.equal(stat.S_IMODE(os.stat(job.dir).st_mode), 0o700, "the job directory is ours alone")
-    for part in (endings, surroundings, streams, pmi, signals, tools):
+    for part in (endings, numbers, surroundings, streams, pmi, signals, tools):
         part(job)
     many = [job.stub(100 + n, ["echo", str(n)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) for n in range(32)]
     tap.equal([child.communicate(timeout=60)[0] for child in many], [f"{n}\n".encode() for n in range(32)], "32 ranks at once")

@@ -179,6 +179,18 @@ def moves():
     tap.equal(said[1], said[0], "and with it, after three moves: the same status, output and error output")
 
 
+def joined():
+    """A member of a job that runs; its number is its own, also when it has ended."""
+    child = start(["cat"], ["--job", "joined"], stdin=subprocess.PIPE)
+    tap.ok(tap.until(lambda: where("joined"), launch.LIMIT_S), "a job is up")
+    tap.equal(run(["sh", "-c", "echo here; exit 4"], ["--join", "joined", "--rank", "7"]), (4, b"here\n", b""), "a program joins it, and ends")
+    status, out, err = run(["echo", "here"], ["--join", "joined", "--rank", "7"])
+    tap.ok(status == 255 and not out and b"rank 0.7 has ended" in err and err.count(b"\n") == 1, "its number is not given again: 255 and one line",
+           (status, out, err))
+    tap.equal(run(["echo", "here"], ["--join", "joined", "--rank", "8"]), (0, b"here\n", b""), "another one is")
+    child.communicate(b"", launch.LIMIT_S)
+
+
 def silent():
     """A daemon that is stopped: msrank-ps waits for it, and says that it has not answered."""
     child = start(["cat"], ["--job", "silent", "--host", ",".join(HOSTS)], stdin=subprocess.PIPE)
@@ -215,7 +227,7 @@ def replaced():
 
 
 def test():
-    for part in (endings, signals, terminal, streams, moves, silent, replaced):
+    for part in (endings, signals, terminal, streams, moves, joined, silent, replaced):
         part()
         tap.ok(tap.until(lambda: not launch.children(), 5), f"{part.__name__}: no process is left", launch.children())
     files = [os.path.join(at, name) for at, _, names in os.walk(TOP) for name in names]
