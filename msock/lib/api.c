@@ -80,7 +80,7 @@ static int api_start_member(int control)
 		err = control_serve();
 	if (!err) {
 		control_watch();
-		control_replay();
+		control_catch_up();
 	}
 	snprintf(core.id_text, sizeof(core.id_text), "%u.%u", MS_MEMBER_WORLD(core.id), MS_MEMBER_RANK(core.id));
 	return err;

@@ -24,6 +24,7 @@ enum { CONTROL_SMALL = 512, CONTROL_STATS = 16384, CONTROL_PATIENCE_MS = 60000 }
 struct control_packet {
 	struct control_packet *next;
 	size_t size;
+	int with; /* owned: the descriptor that came with it, or -1 */
 	uint8_t bytes[];
 };
 
@@ -50,14 +51,19 @@ uint32_t control_request(void)
 	return ++requests ? requests : ++requests;
 }
 
-static bool queue_put(struct control_queue *q, const void *bytes, size_t n)
+/* Takes `with`. */
+static bool queue_put(struct control_queue *q, const void *bytes, size_t n, int with)
 {
 	struct control_packet *p = mem_alloc(sizeof(*p) + n);
 
-	if (!p)
+	if (!p) {
+		if (with >= 0)
+			ms_close(with);
 		return false;
+	}
 	__builtin_memcpy(p->bytes, bytes, n);
 	p->size = n;
+	p->with = with;
 	if (q->last)
 		q->last->next = p;
 	else
@@ -73,6 +79,8 @@ static void queue_drop_first(struct control_queue *q)
 	q->first = p->next;
 	if (!q->first)
 		q->last = NULL;
+	if (p->with >= 0)
+		ms_close(p->with);
 	mem_free(p, sizeof(*p) + p->size);
 }
 
@@ -111,7 +119,7 @@ void control_send(struct ms_codec *c, const void *buf)
 		return;
 	if (!unsent.first)
 		sent = control_send_packet(buf, n, NULL, 0, MSG_DONTWAIT);
-	if (sent == -EAGAIN && queue_put(&unsent, buf, n))
+	if (sent == -EAGAIN && queue_put(&unsent, buf, n, -1))
 		engine_watch(&watch, fd, EPOLLIN | EPOLLOUT);
 	else if (sent < 0)
 		ms_log(LOG_ERROR, "control socket: error %d", (int)-sent);
@@ -396,9 +404,16 @@ void control_look(void)
 		control_ready(&watch, EPOLLIN);
 }
 
+void control_catch_up(void)
+{
+	control_replay();
+	while (control_has_come() && !engine_paused())
+		control_look();
+}
+
 void control_keep(const void *packet, size_t n)
 {
-	queue_put(&kept, packet, n);
+	queue_put(&kept, packet, n, -1);
 }
 
 static void control_replay_kept(struct timer *t)
@@ -410,10 +425,12 @@ void control_replay(void)
 {
 	while (kept.first) {
 		size_t n = kept.first->size;
+		int with = kept.first->with;
 
 		__builtin_memcpy(incoming, kept.first->bytes, n);
+		kept.first->with = -1;
 		queue_drop_first(&kept);
-		control_handle(incoming, n, -1);
+		control_handle(incoming, n, with);
 	}
 }
 
@@ -467,11 +484,10 @@ int control_call(struct ms_codec *out, const void *buf, int passed, uint8_t answ
 			ms_codec_init(in, incoming + 2, (size_t)n - 2);
 			return 0;
 		}
-		if (*with >= 0)
-			ms_close(*with);
-		*with = -1;
+		/* It may be the order to move: a member can be moved from its HELLO on. */
 		if (n > 0)
-			control_keep(incoming, (size_t)n);
+			queue_put(&kept, incoming, (size_t)n, *with);
+		*with = -1;
 		if (n > 0 && engine_fd() >= 0) {
 			replay_timer.fire = control_replay_kept;
 			engine_timer_set(&replay_timer, 0);

@@ -58,6 +58,9 @@ int control_send_now(struct ms_codec *c, const void *buf, const int *fds, unsign
 /* Next packet, waiting at most so long: its length, 0 in time out, -errno. For the frozen mover. */
 long control_receive(void *buf, size_t size, int timeout_ms);
 
+/* Handle what came before control_watch: no kick tells of it. */
+void control_catch_up(void);
+
 /* Keep a packet that came while frozen; control_replay handles them after a thaw. */
 void control_keep(const void *packet, size_t n);
 void control_replay(void);

@@ -713,13 +713,27 @@ static void move_run(void *arg)
 	}
 }
 
+/* The kernel gives no descriptor with a packet when the process may open no more. */
+static void move_refuse(struct ms_codec *in, int image_fd)
+{
+	if (image_fd >= 0)
+		ms_close(image_fd);
+	if (move.phase != MOVE_NONE) {
+		ms_log(LOG_ERROR, "a move is asked for without a connection for the image");
+		return;
+	}
+	move.m = ms_get_u64(in);
+	log_format(move.why, sizeof(move.why), "the process has no descriptor left for the image's connection");
+	move_say_failed();
+}
+
 void move_begin(struct ms_codec *in, int image_fd)
 {
 	size_t n = (size_t)(in->end - in->at);
 	int err;
 
 	if (image_fd < 0 || n > sizeof(next_move.bytes)) {
-		ms_log(LOG_ERROR, "a move is asked for without a connection for the image");
+		move_refuse(in, image_fd);
 		return;
 	}
 	if (move.phase != MOVE_NONE) {

@@ -51,6 +51,11 @@ def killed(pid):
     os.kill(pid, signal.SIGKILL)
 
 
+def records(job):
+    with open(os.path.join(job.dir, "records.jsonl"), encoding="utf-8") as file:
+        return file.read()
+
+
 def waits(job, calls):
     """What is asked of an address server that says nothing waits, and is answered by the next one."""
     early = server(job, HOSTS[0])
@@ -61,10 +66,17 @@ def waits(job, calls):
     late = Rank(job, "serve", HOSTS[2])
     tap.equal((calls.line(SHORT_S), late.line(SHORT_S)), (None, None), "a name asked for and a member that joins: both wait")
     tap.equal(job.tool("msrank-move", str(early.number), HOSTS[1])[0], 0, "a member moves meanwhile")
+    ordered = f'"step":"ordered","actor":"source daemon","host":"{HOSTS[2]}","member":"0.{late.number}"'
+    mover = subprocess.Popen([launch.program("msrank-move"), "--timeout", str(WAIT_S), str(late.number), HOSTS[0]], env=job.env, text=True,
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    tap.ok(tap.until(lambda: ordered in records(job), WAIT_S), "the one that joins is told to move, too")
     killed(pid)
     tap.equal(calls.line(), "ok", "the address server is killed: the connection is made")
     late.address = late.line()
     tap.ok(late.address, "and the member has joined")
+    said = mover.communicate()[0]
+    tap.equal(mover.returncode, 0, "and moves, as it was told before it had joined")
+    tap.note(said)
     tap.ok(master({pid}), "another one runs")
     other = caller(job, HOSTS[2])
     for title, rank in (("the one that moved", early), ("the one that joined", late), ("one from before", second)):
