@@ -4,7 +4,9 @@
  * lock, which it gives up only while it sleeps in msock_wait.  Then
  * MPIDI_CH3I_progress_blocked is TRUE; a thread that comes to wait as well
  * sleeps on a condition until something has completed, and a thread that
- * completes something wakes the sleeper by msock_wakeup.
+ * completes something wakes the sleeper by msock_wakeup.  A thread that spins
+ * lets others have the lock after each look that found nothing; each turn of
+ * its loop begins with what they may have changed: completions, a sleeper.
  */
 #include <errno.h>
 #include <msock.h>
@@ -245,11 +247,13 @@ static int progress_wait(MPID_Progress_state *state)
 		if (state->ch.completion_count != MPIDI_CH3I_progress_completion_count)
 			break;
 		if (found)
-			ch3m_spin_begin(&spin, !MPIR_IS_THREADED, hot != NULL);
+			ch3m_spin_begin(&spin, hot != NULL);
 		if (ch3m_spin_again(&spin)) {
 			mpi_errno = look(spin.plan == CH3M_SPIN_LONG && spin.looks % HOT_LOOKS_MAX == 0, &found);
 			if (found)
 				ch3m_spin_found(&spin);
+			else
+				MPID_THREAD_CS_YIELD(GLOBAL, MPIR_THREAD_GLOBAL_ALLFUNC_MUTEX);
 		} else {
 			mpi_errno = sleep_and_handle();
 			found = TRUE;

@@ -80,7 +80,7 @@ static int handle_packet(struct ch3m_conn *conn, char *header, char *data, size_
 		pkt = memcpy(&copy, header, sizeof(copy));
 	MPIR_ERR_CHKANDJUMP((int)pkt->type < 0 || pkt->type >= MPIDI_CH3_PKT_END_CH3, mpi_errno, MPI_ERR_INTERN,
 			    "**fail");
-	ch3m_rndv_came(conn->vc, pkt);
+	ch3m_rndv_came(pkt);
 	mpi_errno = handlers[pkt->type](conn->vc, pkt, data, &used, &conn->rreq);
 	MPIR_ERR_CHECK(mpi_errno);
 	if (conn->rreq)

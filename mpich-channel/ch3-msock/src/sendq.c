@@ -153,36 +153,39 @@ void ch3m_sendq_fail(MPIDI_VC_t *vc)
 	}
 }
 
-struct rndv {
-	MPIDI_VC_t *vc;
-	MPI_Request request; /* ours: of a send that waits for leave, or of a receive that has given it */
-};
-
-static struct rndv *rndv; /* in no order; as many as there are large messages under way */
-static size_t rndv_count, rndv_room;
-
+/*
+ * Large messages under way with a peer: sends that wait for leave and receives that have given it. Such a request is in no queue, and only
+ * the peer's answer would complete it. Each is in its VC's list, from the packet that names it to the answer; the request holds the links,
+ * so a message costs the same however many are under way.
+ */
 static void rndv_add(MPIDI_VC_t *vc, MPI_Request request)
 {
-	if (rndv_count == rndv_room) {
-		size_t room = rndv_room ? 2 * rndv_room : 64;
-		struct rndv *more = MPL_realloc(rndv, room * sizeof(*more), MPL_MEM_OTHER);
+	MPIR_Request *req;
 
-		if (!more)
-			return; /* it would not be missed but when the peer dies */
-		rndv = more;
-		rndv_room = room;
-	}
-	rndv[rndv_count++] = (struct rndv){ vc, request };
+	MPIR_Request_get_ptr(request, req);
+	MPIR_Assert(!req->ch.rndv_link);
+	req->ch.rndv_next = vc->ch.rndv;
+	if (vc->ch.rndv)
+		vc->ch.rndv->ch.rndv_link = &req->ch.rndv_next;
+	vc->ch.rndv = req;
+	req->ch.rndv_link = &vc->ch.rndv;
+}
+
+static void rndv_unlink(MPIR_Request *req)
+{
+	*req->ch.rndv_link = req->ch.rndv_next;
+	if (req->ch.rndv_next)
+		req->ch.rndv_next->ch.rndv_link = req->ch.rndv_link;
+	req->ch.rndv_link = NULL;
 }
 
 static void rndv_remove(MPI_Request request)
 {
-	for (size_t i = 0; i < rndv_count; i++) {
-		if (rndv[i].request != request)
-			continue;
-		rndv[i] = rndv[--rndv_count];
-		return;
-	}
+	MPIR_Request *req;
+
+	MPIR_Request_get_ptr(request, req);
+	if (req->ch.rndv_link)
+		rndv_unlink(req);
 }
 
 void ch3m_rndv_sent(MPIDI_VC_t *vc, const MPIDI_CH3_Pkt_t *pkt)
@@ -193,7 +196,7 @@ void ch3m_rndv_sent(MPIDI_VC_t *vc, const MPIDI_CH3_Pkt_t *pkt)
 		rndv_add(vc, pkt->rndv_clr_to_send.receiver_req_id);
 }
 
-void ch3m_rndv_came(MPIDI_VC_t *vc, const MPIDI_CH3_Pkt_t *pkt)
+void ch3m_rndv_came(const MPIDI_CH3_Pkt_t *pkt)
 {
 	if (pkt->type == MPIDI_CH3_PKT_RNDV_CLR_TO_SEND)
 		rndv_remove(pkt->rndv_clr_to_send.sender_req_id);
@@ -207,18 +210,12 @@ int ch3m_rndv_fail(MPIDI_VC_t *vc)
 {
 	int mpi_errno = MPI_SUCCESS;
 
-	for (size_t i = 0; i < rndv_count && mpi_errno == MPI_SUCCESS;) {
-		MPIR_Request *req;
+	while (vc->ch.rndv && mpi_errno == MPI_SUCCESS) {
+		MPIR_Request *req = vc->ch.rndv;
 
-		if (rndv[i].vc != vc) {
-			i++;
-			continue;
-		}
-		MPIR_Request_get_ptr(rndv[i].request, req);
-		rndv[i] = rndv[--rndv_count];
+		rndv_unlink(req);
 		req->status.MPI_ERROR = ch3m_conn_error(vc);
 		mpi_errno = MPID_Request_complete(req);
-		i = 0; /* its completion may have done anything */
 	}
 	return mpi_errno;
 }

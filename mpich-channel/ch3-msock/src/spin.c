@@ -66,11 +66,11 @@ void ch3m_spin_init(void)
 	spin_gate = look_gate = (struct gate){ .next = 1 };
 }
 
-void ch3m_spin_begin(struct ch3m_spin *spin, int can_spin, int has_hot)
+void ch3m_spin_begin(struct ch3m_spin *spin, int has_hot)
 {
 	spin->looks = 0;
 	spin->plan = CH3M_SPIN_NOT;
-	if (can_spin && max_ns && gate_pass(&spin_gate))
+	if (max_ns && gate_pass(&spin_gate))
 		spin->plan = CH3M_SPIN_LONG;
 	else if (has_hot && gate_pass(&look_gate))
 		spin->plan = CH3M_SPIN_ONCE;

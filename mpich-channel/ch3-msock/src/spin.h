@@ -20,8 +20,8 @@ struct ch3m_spin {
 
 void ch3m_spin_init(void);
 
-/* A wait begins. can_spin: no other thread needs the lock that the caller holds; has_hot: there is a hot connection. */
-void ch3m_spin_begin(struct ch3m_spin *spin, int can_spin, int has_hot);
+/* A wait begins. has_hot: there is a hot connection. */
+void ch3m_spin_begin(struct ch3m_spin *spin, int has_hot);
 
 /* TRUE: look (again). FALSE: sleep. */
 int ch3m_spin_again(struct ch3m_spin *spin);
