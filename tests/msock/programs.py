@@ -40,10 +40,10 @@ class Member:
     def line(self):
         return self.process.stdout.readline().rstrip("\n")
 
-    def move(self, via="auto"):
-        """To the next host: (exit status, what msrank-move said)."""
+    def move(self, via="auto", options=()):
+        """To the next host: (exit status, what msrank-move said). options: more of msrank-move's."""
         host = HOSTS[(self.at + 1) % 3]
-        done = subprocess.run([launch.program("msrank-move"), "--job", self.job, "--via", via, str(self.rank), host], check=False,
+        done = subprocess.run([launch.program("msrank-move"), "--job", self.job, "--via", via, *options, str(self.rank), host], check=False,
                               capture_output=True, text=True, timeout=2 * launch.LIMIT_S, **self.options)
         if done.returncode == 0:
             self.at = (self.at + 1) % 3
