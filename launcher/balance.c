@@ -5,7 +5,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { BALANCE_NORM = 12 }; /* the power of the mean that stands for the maximum */
+enum {
+	BALANCE_NORM = 12,    /* the power of the mean that stands for the maximum */
+	BALANCE_REFUSALS = 7, /* in a row; more make no difference */
+};
 
 static const double guess_base_s = 0.3, guess_bytes_s = 100e6, load_least = 0.02, step_least = 0.02;
 
@@ -92,6 +95,12 @@ double balance_after(const struct balance *b, const struct policy *p, size_t ran
 	b->c->machines[to] = machines[1];
 	b->c->ranks[rank] = before;
 	return t;
+}
+
+/* What was refused will be refused again as a rule. */
+double balance_rest_s(const struct balance_limits *l, unsigned refusals)
+{
+	return refusals ? ldexp(l->settle_s, refusals < BALANCE_REFUSALS ? (int)refusals : BALANCE_REFUSALS) : 0;
 }
 
 void balance_weigh(const struct balance *b, struct balance_step *s)

@@ -59,6 +59,8 @@ double balance_machine_time(const struct cluster *c, size_t machine);
 bool balance_may(const struct balance *b, size_t rank, size_t host);
 /* What `time` would be. */
 double balance_after(const struct balance *b, const struct policy *p, size_t rank, size_t host);
+/* How long a rank is left alone that was refused so often in a row, in s: 0 for never, then twice as long each time. */
+double balance_rest_s(const struct balance_limits *l, unsigned refusals);
 /* Fills in gain and cost from before and after. */
 void balance_weigh(const struct balance *b, struct balance_step *s);
 bool balance_worth(const struct balance *b, const struct balance_step *s);

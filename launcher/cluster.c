@@ -47,6 +47,14 @@ static size_t machine_of(struct cluster *c, const Ms__HostState *h)
 	return i;
 }
 
+static bool has_child(const Ms__PsReply *p, uint32_t member)
+{
+	for (size_t i = 0; i < p->n_ranks; i++)
+		if (p->ranks[i]->child && p->ranks[i]->parent == member && strcmp(p->ranks[i]->state, "ended"))
+			return true;
+	return false;
+}
+
 static void read_ranks(const Ms__PsReply *p, struct cluster *c)
 {
 	for (size_t i = 0; i < p->n_ranks; i++) {
@@ -58,10 +66,10 @@ static void read_ranks(const Ms__PsReply *p, struct cluster *c)
 		c->ranks[c->rank_count++] = (struct cluster_rank){
 			.member = r->member,
 			.host = (size_t)host,
-			.load = r->load,
+			.load = r->child && r->load < 0 ? 0 : r->load,
 			.bytes = r->rss_bytes,
 			.moves = r->moves,
-			.movable = r->movable,
+			.movable = r->movable && !r->child && !has_child(p, r->member),
 			.told = r,
 		};
 		c->hosts[host].ranks++;

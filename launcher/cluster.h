@@ -33,10 +33,10 @@ struct place {
 struct cluster_rank {
 	uint32_t member;
 	size_t host;
-	double load; /* processors that it used lately; negative: not known */
+	double load; /* processors that it used lately; negative: not known; a forked child: 0 until it is */
 	uint64_t bytes;
 	uint32_t moves;
-	bool movable;
+	bool movable; /* by itself: a forked child may end at any moment, and while it lives its parent is refused */
 	const Ms__Rank *told; /* borrowed: peers */
 };
 

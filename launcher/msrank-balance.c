@@ -41,6 +41,8 @@ struct mean { /* of a rank's load, over what was seen since its last move */
 	char host[256];
 	double sum;
 	unsigned count;
+	unsigned refusals;    /* in a row */
+	double rests_until_s; /* by our clock: not tried before */
 };
 
 struct means {
@@ -119,27 +121,29 @@ static Ms__Msg *look(struct client *c)
 	return msg;
 }
 
-static struct mean *mean_of(struct means *all, const Ms__Rank *r)
+static struct mean *mean_of(struct means *all, uint32_t member)
 {
 	struct mean *list;
 
 	for (size_t i = 0; i < all->count; i++)
-		if (all->list[i].member == r->member)
+		if (all->list[i].member == member)
 			return &all->list[i];
 	list = realloc(all->list, (all->count + 1) * sizeof(*list));
 	if (!list)
 		abort();
 	all->list = list;
-	list[all->count] = (struct mean){ .member = r->member };
+	list[all->count] = (struct mean){ .member = member };
 	return &list[all->count++];
 }
 
-/* Older rounds count less; what was seen on another host does not count. */
+/* Older rounds count less; what was seen on another host does not count. Forked children, of which there may be very many, stay. */
 static void note(struct means *all, const Ms__PsReply *p)
 {
 	for (size_t i = 0; i < p->n_ranks; i++) {
-		struct mean *m = mean_of(all, p->ranks[i]);
+		struct mean *m = p->ranks[i]->child ? NULL : mean_of(all, p->ranks[i]->member);
 
+		if (!m)
+			continue;
 		if (strcmp(m->host, p->ranks[i]->host)) {
 			snprintf(m->host, sizeof(m->host), "%.255s", p->ranks[i]->host);
 			m->sum = m->count = 0;
@@ -154,9 +158,10 @@ static void note(struct means *all, const Ms__PsReply *p)
 		m->count++;
 	}
 	for (size_t i = 0; i < p->n_ranks; i++) {
-		struct mean *m = mean_of(all, p->ranks[i]);
+		struct mean *m = p->ranks[i]->child ? NULL : mean_of(all, p->ranks[i]->member);
 
-		p->ranks[i]->load = m->count ? m->sum / m->count : -1;
+		if (m)
+			p->ranks[i]->load = m->count ? m->sum / m->count : -1;
 	}
 }
 
@@ -225,8 +230,22 @@ static bool move(struct client *client, const struct cluster *c, const struct ba
 	return moved;
 }
 
+static void take_outcome(struct mean *m, const struct wish *w, bool moved, double at_s)
+{
+	m->refusals = moved ? 0 : m->refusals + 1;
+	m->rests_until_s = at_s + balance_rest_s(&w->limits, m->refusals);
+}
+
+static void leave_out(struct cluster *c, struct means *means, double at_s)
+{
+	for (size_t i = 0; i < c->rank_count; i++)
+		if (c->ranks[i].movable && mean_of(means, c->ranks[i].member)->rests_until_s > at_s)
+			c->ranks[i].movable = false;
+}
+
 /* One round on one answer; false: a move failed. */
-static bool round_made(struct client *client, const struct wish *w, const Ms__PsReply *p)
+static bool round_made(struct client *client, const struct wish *w, const Ms__PsReply *p, struct means *means,
+		       double at_s)
 {
 	struct balance_step steps[STEPS_MAX], rejected;
 	struct cluster c;
@@ -236,11 +255,17 @@ static bool round_made(struct client *client, const struct wish *w, const Ms__Ps
 	unsigned n;
 
 	cluster_read(p, &c);
+	leave_out(&c, means, at_s);
 	b.moved_s = ago = moved_ago(p, &c);
 	n = balance_plan(&b, w->policy, steps, &rejected, &has_rejected);
 	for (unsigned i = 0; i < n; i++) {
 		tell(&b, &steps[i], w->dry_run ? "would move " : w->quiet ? "msrank-balance: move " : "move ");
-		good = (w->dry_run || move(client, &c, &steps[i])) && good;
+		if (!w->dry_run) {
+			bool moved = move(client, &c, &steps[i]);
+
+			take_outcome(mean_of(means, c.ranks[steps[i].rank].member), w, moved, at_s);
+			good = moved && good;
+		}
 	}
 	if (!n && has_rejected && !w->quiet)
 		tell(&b, &rejected, "stay: not worth it: ");
@@ -270,7 +295,7 @@ static int rounds(struct client *client, const struct wish *w)
 		}
 		note(&means, msg->ps_reply);
 		if (at_s >= next_s) {
-			if (!round_made(client, w, msg->ps_reply))
+			if (!round_made(client, w, msg->ps_reply, &means, at_s))
 				rc = 1;
 			next_s = at_s + w->every_s;
 		}

@@ -111,7 +111,7 @@ static void census_fill(struct census *s)
 		e->moves = r->moves;
 		e->load = r->load;
 		e->rss_bytes = r->rss_bytes;
-		e->movable = r->joined && !r->ended && !r->move;
+		e->movable = r->joined && !r->ended && !r->move && !rank_child_elsewhere(r);
 		e->child = r->child;
 		e->parent = r->parent;
 	}

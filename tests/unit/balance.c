@@ -290,6 +290,47 @@ static void one_machine(void **state)
 	cluster_clear(&c);
 }
 
+/* All on one of two machines; rank 0 has a child, which may not be known of yet: both stay, and rank 1 may go. */
+static void family(void **state)
+{
+	struct made made;
+	struct cluster c;
+	double moved_s[3] = { -1, -1, -1 };
+	struct balance b = { .c = &c, .moved_s = moved_s, .cost_s = 0.1, .limits = BALANCE_LIMITS };
+
+	for (int known = 0; known < 2; known++) {
+		made_begin(&made);
+		for (int i = 0; i < 2; i++)
+			made_host(&made, "m", 1, i ? 0 : 1, 1 << 30);
+		for (int i = 0; i < 3; i++)
+			made_rank(&made, 0, i < 2 ? 0.4 : known ? 0.2 : -1, 1 << 20);
+		made.ranks[2].member = MS_MEMBER(MS_WORLD_CHILDREN, 0);
+		made.ranks[2].child = 1;
+		made.ranks[2].parent = made.ranks[0].member;
+		cluster_read(made_reply(&made), &c);
+		assert_false(balance_may(&b, 0, 1));
+		assert_true(balance_may(&b, 1, 1));
+		assert_false(balance_may(&b, 2, 1));
+		assert_true(fabs(c.ranks[2].load - (known ? 0.2 : 0)) < 1e-9);
+		cluster_clear(&c);
+		made.ranks[2].state = (char *)"ended";
+		cluster_read(made_reply(&made), &c);
+		assert_true(balance_may(&b, 0, 1));
+		cluster_clear(&c);
+	}
+}
+
+static void refused(void **state)
+{
+	struct balance_limits limits = BALANCE_LIMITS;
+
+	assert_true(balance_rest_s(&limits, 0) == 0);
+	assert_true(balance_rest_s(&limits, 1) == 60);
+	assert_true(balance_rest_s(&limits, 2) == 120);
+	assert_true(balance_rest_s(&limits, 7) == 64 * 60);
+	assert_true(balance_rest_s(&limits, 4000000000u) == 64 * 60);
+}
+
 static void names(void **state)
 {
 	for (int p = 0; p < 3; p++)
@@ -303,7 +344,8 @@ int main(void)
 		cmocka_unit_test(balanced),    cmocka_unit_test(crowded),    cmocka_unit_test(hog),
 		cmocka_unit_test(unequal),     cmocka_unit_test(imbalanced), cmocka_unit_test(memory_kept),
 		cmocka_unit_test(too_dear),    cmocka_unit_test(no_swing),   cmocka_unit_test(together),
-		cmocka_unit_test(one_machine), cmocka_unit_test(names),
+		cmocka_unit_test(one_machine), cmocka_unit_test(family),     cmocka_unit_test(refused),
+		cmocka_unit_test(names),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
