@@ -121,7 +121,7 @@ def memcached():
 
 def iperf(name, option):
     """It measures for as long as the moves take; each second has to bring bytes, at both ends."""
-    seconds = 4 * MOVES + 10
+    seconds = 4 * MOVES + 4
     server = Member(name, 0, ["iperf3", "-s", "-p", "8000"])
     tap.ok(server.is_member(), f"{name}: the server is a member")
     client = Member(name, 1, ["iperf3", "-c", SERVER, "-p", "8000", "-t", str(seconds), "-J", *option])
