@@ -136,7 +136,10 @@ static uint32_t conn_engine_wants(const struct conn *c, enum stream_from from)
 		return 0;
 	if (from == STREAM_FROM_OLDER)
 		return EPOLLIN;
-	return c->s.state == STREAM_FLUSHING || c->closed || (c->sock && sock_wants_leg(c->sock)) ? EPOLLIN : 0;
+	if (c->s.state == STREAM_FLUSHING || c->closed || (c->sock && sock_wants_leg(c->sock)))
+		return EPOLLIN;
+	/* By edges: its end would be told of again and again, and is not read yet. */
+	return c->sock && !c->sock->direct && sock_is_settling(c->sock) ? EPOLLPRI | EPOLLET : 0;
 }
 
 static uint32_t conn_kernel_events(const struct conn *c)

@@ -243,6 +243,7 @@ bool sock_pair_take(struct sock *s, int *app)
 	core_own_fd(pair[1], true);
 	*app = pair[0];
 	sock_rename(s, ino);
+	s->urgent_said = false;
 	return true;
 }
 
@@ -266,6 +267,7 @@ int sock_pair_open(struct sock *s, int *app)
 		ms_close(pair[1]);
 	}
 	sock_inline(s->fd, 1);
+	s->urgent_said = false;
 	return 0;
 }
 

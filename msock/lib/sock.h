@@ -93,6 +93,8 @@ struct sock {
 	enum sock_urgency urgent;
 	uint64_t urgent_at; /* its place in the stream */
 	size_t out_urgent;  /* the urgent byte's place in out, from 1; 0: there is none */
+	bool urgent_comes;  /* on the leg, and is not held back (sock_is_settling) */
+	bool urgent_said;   /* this pair has had one: when it has been read, SIOCOUTQ still counts it */
 	size_t filler;      /* bytes in the pair that keep a connecting socket from being writable */
 	bool out_end;       /* the program writes no more: this is all */
 	bool fin_said;      /* ... and the stream knows */
@@ -192,6 +194,7 @@ void sock_urgent_look(int leg, struct sock_urgent *u);
 void sock_urgent_keep(struct sock *s, const struct sock_urgent *u);
 size_t sock_until_urgent(const struct sock *s, size_t n);
 bool sock_urgent_waits(int fd);
+bool sock_urgent_comes(int leg);
 
 /* sock_owner.c */
 void sock_owner_copy(int from, int to);

@@ -160,9 +160,28 @@ static bool sock_may_be_direct(const struct sock *s)
 	return s->out_end == s->fin_said && ms_clock_ns(CLOCK_MONOTONIC) >= tired_until_ns;
 }
 
+/*
+ * The leg is not read then, or the pair would never be empty.  But an urgent
+ * byte passes what the program leaves unread, and it may read nothing else: so
+ * the leg is watched for one meanwhile (EPOLLPRI), and read until that is in
+ * the pair.  It ends: what lies ahead of the byte is there already.
+ */
 bool sock_is_settling(const struct sock *s)
 {
-	return !swapping && !s->filler && s->fd >= 0 && sock_may_be_direct(s);
+	return !swapping && !s->filler && s->fd >= 0 && !s->urgent_comes && sock_may_be_direct(s);
+}
+
+/* SIOCOUTQ counts an urgent byte that was read until what lies behind it is; FIONREAD does not. */
+static bool sock_pair_is_read(struct sock *s)
+{
+	int unread = 0, number;
+
+	if (ms_ioctl(s->fd, SIOCOUTQ, &unread))
+		return false;
+	if (!unread || !s->urgent_said)
+		return !unread;
+	number = sock_number(s);
+	return number >= 0 && !ms_ioctl(number, FIONREAD, &unread) && !unread;
 }
 
 static void sock_keep_wanting(struct sock *s)
@@ -215,7 +234,6 @@ void sock_pull_later(void)
 void sock_consider(struct sock *s)
 {
 	uint64_t now = ms_clock_ns(CLOCK_MONOTONIC);
-	int unread = 0;
 
 	if (s->shared && s->swap_after_ns <= now) {
 		s->shared = holders_anywhere(s->ino) != 0;
@@ -227,7 +245,7 @@ void sock_consider(struct sock *s)
 		sock_try_later(s->swap_after_ns - now);
 		return;
 	}
-	if (s->fd < 0 || (!s->filler && (ms_ioctl(s->fd, SIOCOUTQ, &unread) || unread)))
+	if (s->fd < 0 || (!s->filler && !sock_pair_is_read(s)))
 		return;
 	sock_want_swap(s);
 }
@@ -267,6 +285,7 @@ static void sock_became_direct(struct sock *s, int number, const struct leg_coun
 	s->swap_tries = 0;
 	s->filler = 0;
 	s->urgent = SOCK_URGENT_NONE; /* the kernel knows */
+	s->urgent_comes = false;
 	sock_counts_begin(s, n);
 	directs++;
 }

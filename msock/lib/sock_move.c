@@ -115,11 +115,17 @@ static void sock_note_number(int fd, int flags, void *arg)
 		sock_note_owner(s, fd);
 }
 
+/* A unix socket is at a mark also behind an urgent byte that was read, and what comes then is not urgent. */
+static bool at_urgent(int fd)
+{
+	return sock_at_mark(fd) && sock_urgent_waits(fd);
+}
+
 /* All that lies in a socket's queue, behind what the carry has; *urgent: the urgent byte's place in it, from 1; *error: what it says then. */
 static int sock_empty(int fd, struct carry *to, size_t *urgent, long *error)
 {
 	for (;;) {
-		bool mark = sock_at_mark(fd);
+		bool mark = at_urgent(fd);
 		long n = ms_recv(fd, piece, mark ? 1 : sizeof(piece), MSG_DONTWAIT);
 
 		if (n == -EINTR)

@@ -60,8 +60,10 @@ static size_t sock_say_urgent(struct sock *s, const void *byte)
 {
 	size_t went = s->urgent == SOCK_URGENT_READ ? 1 : sock_say(s, byte, 1, MSG_OOB);
 
-	if (went)
-		s->urgent = SOCK_URGENT_NONE;
+	if (!went)
+		return 0;
+	s->urgent_said = s->urgent_said || s->urgent == SOCK_URGENT_WAITS;
+	s->urgent = SOCK_URGENT_NONE;
 	return went;
 }
 
@@ -387,12 +389,15 @@ void sock_leg_ready(struct sock *s, uint32_t events)
 
 	if (events & EPOLLOUT && sock_push(s))
 		sock_pull(s);
+	if (events & EPOLLPRI)
+		s->urgent_comes = true;
 	if (events & ~(uint32_t)EPOLLOUT) {
 		if (c->s.state == STREAM_STEADY || c->s.state == STREAM_ASKED)
 			sock_pass(s);
 		else
 			conn_drain(c);
 	}
+	s->urgent_comes = s->urgent_comes && sock_urgent_comes(c->fd);
 	sock_feed(s);
 	conn_sync(c);
 }

@@ -106,6 +106,14 @@ bool sock_urgent_waits(int fd)
 	return n == 1 || n == -EAGAIN;
 }
 
+/* Is one on the leg that the library has not read? */
+bool sock_urgent_comes(int leg)
+{
+	struct pollfd p = { .fd = leg, .events = POLLPRI };
+
+	return ms_poll(&p, 1, 0) == 1 && p.revents & POLLPRI;
+}
+
 /* s->conn->s.taken is right again. */
 void sock_urgent_keep(struct sock *s, const struct sock_urgent *u)
 {

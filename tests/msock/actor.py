@@ -33,6 +33,7 @@ threads = {}  # name: what bg() started
 caught = []   # names of signals
 given = {}    # what was written to a socket: (bytes, sum of their values, md5)
 l = k = None
+urgent, stop = 0, False # urgent bytes that came; urge and urged come to an end
 
 
 def note_signal(number, _):
@@ -257,9 +258,11 @@ def until(condition):
     return bool(condition())
 
 
-def urge(sock, n):
-    """An urgent byte at a time, each when the one before has been answered."""
-    return sum(take(sock, 1) and sock.send(b"!", MSG_OOB) for _ in range(n))
+def urge(sock):
+    """An urgent byte at a time, each when the one before has been answered, until stop is set."""
+    while take(sock, 1)[0] and not stop:
+        sock.send(b"!", MSG_OOB)
+    return stop
 
 
 def tell(sock):
@@ -271,15 +274,17 @@ def tell(sock):
     fcntl.fcntl(sock, fcntl.F_SETOWN, os.getpid())
 
 
-def urged(sock, n):
-    """The other side of urge: of so many urgent bytes, those that came with their signal."""
-    count = 0
-    for _ in range(n):
+def urged(sock):
+    """The other side of urge: has every urgent byte come with its signal?"""
+    global urgent
+    signalled = 0
+    while not stop:
         give(sock, b".")
         when(sock, "u", lambda: sock.recv(1, MSG_OOB))
         if select.select([told], [], [], LIMIT_S)[0]:
-            count += signal.SIGURG in os.read(told, 100)
-    return count
+            signalled += signal.SIGURG in os.read(told, 100)
+        urgent += 1
+    return signalled == urgent
 
 
 def signals():
