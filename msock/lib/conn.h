@@ -39,6 +39,7 @@ struct conn {
 	struct carry carry;
 	struct timer timer; /* repeats what is unanswered; the next try of a connect */
 	uint32_t repeat_ms;
+	uint64_t ended_ns;     /* its peer has ended while we dial; 0: not seen yet */
 	uint64_t told_ns;      /* when writers had to wait; 0: they need not */
 	bool closed;           /* by the application: what comes in is dropped */
 	bool dropped;          /* ... and something was */

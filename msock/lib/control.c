@@ -165,6 +165,20 @@ int control_send_now(struct ms_codec *c, const void *buf, const int *fds, unsign
 	}
 }
 
+void control_flush_now(void)
+{
+	struct pollfd p = { .fd = fd, .events = POLLOUT };
+
+	while (fd >= 0 && unsent.first) {
+		long sent = control_send_packet(unsent.first->bytes, unsent.first->size, NULL, 0, MSG_DONTWAIT);
+
+		if (sent == -EAGAIN)
+			ms_poll(&p, 1, 1000);
+		else if (sent != -EINTR)
+			queue_drop_first(&unsent);
+	}
+}
+
 static void control_flush(void)
 {
 	while (unsent.first) {

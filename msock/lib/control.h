@@ -55,6 +55,9 @@ void control_look(void);
 /* The same at once and blocking, with descriptors: for the frozen mover. 0 or -errno. */
 int control_send_now(struct ms_codec *c, const void *buf, const int *fds, unsigned count);
 
+/* Wait until what waits to be sent is. For a process that ends. */
+void control_flush_now(void);
+
 /* Next packet, waiting at most so long: its length, 0 in time out, -errno. For the frozen mover. */
 long control_receive(void *buf, size_t size, int timeout_ms);
 

@@ -117,11 +117,11 @@ void msock__sock_closing_range(unsigned first, unsigned last);
 /* Bytes for the program that are not in the file under its number. */
 size_t msock__sock_carried(int fd);
 
-/* Sockets that the program has written to and no kernel has sent: they would be lost if it ended now. */
-int msock__sock_unsent(void);
-
-/* The process ends: what others have to know of its streams. */
-void msock__sock_leaving(void);
+/*
+ * The process ends.  Sockets that the program has written to and no kernel has sent, which would be lost, and those
+ * whose state is in doubt; 0: none, peers have been told what they have to know, and nothing is relinked any more.
+ */
+int msock__sock_leaving(void);
 
 /*
  * The program's own UDP sockets (udp.h), by the same rules.  What has no name

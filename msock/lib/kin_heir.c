@@ -84,7 +84,7 @@ void kin_last_word(const struct conn *c, bool own)
 
 	msg.cut = c->s.written;
 	msg.taken = c->s.taken;
-	msg.app_fin = c->s.app_fin;
+	msg.app_fin = true;
 	control_begin(&out, buf, sizeof(buf), MS_M_LAST);
 	ms_put_u64(&out, c->s.id);
 	ms_put_u8(&out, c->s.end);

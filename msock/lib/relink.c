@@ -17,6 +17,7 @@
 enum {
 	RELINK_REPEAT_MS = 100, /* the first repeat; doubled each time */
 	RELINK_REPEAT_MAX_MS = 1000,
+	RELINK_ENDED_MS = 3000, /* for the answer to a dial of a member that has ended */
 	RELINK_TOMBS = 4096,
 };
 
@@ -256,6 +257,8 @@ static void ops_changed(struct stream *s, enum stream_state old, const char *rea
 		if (c->closed || c->heir)
 			engine_timer_set(&c->timer, 1000000); /* see conn_linger_on */
 		if (s->state == STREAM_OVER) {
+			if (s->mirrored && !s->error)
+				mirror_halfclose(c); /* the peer has closed or ended, it knows (rule 17) */
 			if (s->mirrored)
 				mirror_release(c);
 			relink_drop_old(c);
@@ -281,6 +284,16 @@ const struct stream_ops conn_stream_ops = {
 	.changed = ops_changed,
 };
 
+/* The kernel of a process that has ended answers at once; where its host is lost nothing does. */
+static bool relink_waited(struct conn *c)
+{
+	uint64_t now = ms_clock_ns(CLOCK_MONOTONIC);
+
+	if (!c->ended_ns)
+		c->ended_ns = now;
+	return now - c->ended_ns > RELINK_ENDED_MS * 1000000ull;
+}
+
 static void relink_timer(struct timer *t)
 {
 	struct conn *c = (struct conn *)((char *)t - offsetof(struct conn, timer));
@@ -300,6 +313,8 @@ static void relink_timer(struct timer *t)
 	}
 	c->repeat_ms = c->repeat_ms * 2 < RELINK_REPEAT_MAX_MS ? c->repeat_ms * 2 : RELINK_REPEAT_MAX_MS;
 	engine_timer_set(&c->timer, c->repeat_ms * 1000000ull);
+	if (c->s.dialling && c->s.ended && relink_waited(c))
+		dial_hangup(&c->dial);
 	if (c->s.dialling && c->dial.fd < 0) {
 		stream_handle(&c->s, STREAM_REFUSED, NULL);
 		conn_sync(c);
@@ -479,11 +494,14 @@ static void relink_message(struct conn *c, uint32_t from, const struct stream_ms
 
 	if (kin_message(c, from, msg))
 		return;
-	if (msg->type == MS_RL_CLOSED && MS_MEMBER_IS_CHILD(from)) { /* a last word: its end is told next */
-		if (c->s.state == STREAM_STEADY)
-			return;
-		kin_set_peer(c, from); /* it may have overtaken that it is the heir */
+	if (msg->type == MS_RL_CLOSED && c->s.state == STREAM_STEADY) {
+		/* A last word: the leg ends by itself, and what its sender had said before comes too late. */
+		if (c->peer_member == from && c->phase == CONN_OPEN)
+			stream_handle(&c->s, STREAM_GONE, msg);
+		return;
 	}
+	if (msg->type == MS_RL_CLOSED && MS_MEMBER_IS_CHILD(from))
+		kin_set_peer(c, from); /* it may have overtaken that it is the heir */
 	if (c->peer_member != from) {
 		ms_log(LOG_WARN, "stream %lx: a relink message from member %u, who is not its peer", msg->stream, from);
 		return;

@@ -706,40 +706,32 @@ size_t msock__sock_carried(int fd)
 	return n;
 }
 
-void msock__sock_leaving(void)
-{
-	uint64_t mask;
-
-	if (!sock_first() || !core.kin)
-		return;
-	mask = calls_enter();
-	sock_leave_all();
-	calls_leave(mask, 0);
-}
-
-/* A child ends while its peer may have a new leg already, of which we do not know: what it says of its end would be of the old one. */
+/* The process ends while a peer may have a new leg already, of which we do not know: what it says of its end would be of the old one. */
 static int calls_in_doubt(void)
 {
 	static uint64_t until_ns;
 	int n = 0;
 
-	for (struct conn *c = conn_first(); c && core.kin; c = c->next)
+	for (struct conn *c = conn_first(); c; c = c->next)
 		n += c->phase == CONN_OPEN && stream_in_doubt(&c->s);
 	if (n && !until_ns)
 		until_ns = ms_clock_ns(CLOCK_MONOTONIC) + CALLS_DOUBT_NS;
 	return ms_clock_ns(CLOCK_MONOTONIC) < until_ns ? n : 0;
 }
 
-int msock__sock_unsent(void)
+/* In one go with the look: a stream whose word is said changes no more. */
+int msock__sock_leaving(void)
 {
-	int unsent = 0;
+	int left = 0;
 	uint64_t mask;
 
-	if (!sock_first() || !core_here())
+	if (!conn_first() || !core_here())
 		return 0;
 	mask = calls_enter();
 	for (struct sock *s = sock_first(); s; s = s->next)
-		unsent += sock_unsent(s);
-	unsent += calls_in_doubt();
-	return (int)calls_leave(mask, unsent);
+		left += sock_unsent(s);
+	left += calls_in_doubt();
+	if (!left)
+		sock_leave_all();
+	return (int)calls_leave(mask, left);
 }

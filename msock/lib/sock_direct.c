@@ -33,6 +33,7 @@
 #include "lib/agent.h"
 #include "lib/conn.h"
 #include "lib/conn_ops.h"
+#include "lib/control.h"
 #include "lib/core.h"
 #include "lib/holders.h"
 #include "lib/kin.h"
@@ -717,15 +718,23 @@ static bool sock_is_unread(const struct conn *c)
 {
 	int unread = 0;
 
-	if (c->carry.length || (c->sock && c->sock->in.length))
+	if (c->carry.length || (c->sock && c->sock->in.length) || (c->dropped && !c->s.eof))
 		return true;
 	return c->sock && c->sock->fd >= 0 && !ms_ioctl(c->sock->fd, SIOCOUTQ, &unread) && unread > 0;
+}
+
+/* Rule 29: a child's parents may be asked for it; else only who is told has to say how its end ends. */
+static bool sock_owes_word(const struct conn *c)
+{
+	if (c->phase != CONN_OPEN || c->s.state == STREAM_OVER || c->s.error || sock_is_unread(c))
+		return false;
+	return core.kin || c->s.state != STREAM_STEADY;
 }
 
 /* The process ends, and has these numbers still. */
 void sock_leave_all(void)
 {
-	for (struct sock *s = sock_first(), *next; s; s = next) {
+	for (struct sock *s = sock_first(), *next; s && core.kin; s = next) {
 		int number = s->direct ? sock_number(s) : -1;
 
 		next = s->next;
@@ -733,10 +742,9 @@ void sock_leave_all(void)
 			sock_close_last(s, number);
 	}
 	/* What has been written is with a kernel (sock_unsent), which sends it. */
-	for (struct conn *c = conn_first(); c; c = c->next) {
-		c->s.app_fin = true;
-		if (c->phase == CONN_OPEN && c->s.state != STREAM_OVER && !c->s.error && !sock_is_unread(c))
+	for (struct conn *c = conn_first(); c; c = c->next)
+		if (sock_owes_word(c))
 			kin_last_word(c, true);
-	}
+	control_flush_now();
 	engine_pause(true); /* and so it stays */
 }

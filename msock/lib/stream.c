@@ -206,6 +206,7 @@ static void stream_settle(struct stream *s)
 	s->flushed = false;
 	s->older_done = false;
 	s->mirrored = false;
+	s->heard = false;
 	stream_set(s, STREAM_STEADY, "settled");
 }
 
@@ -333,16 +334,6 @@ static void on_hello(struct stream *s, const struct stream_msg *msg)
 	stream_next_leg(s, msg, "HELLO");
 }
 
-static void on_accept(struct stream *s, const struct stream_msg *msg)
-{
-	stream_next_leg(s, msg, "ACCEPT");
-}
-
-static void on_refused(struct stream *s, const struct stream_msg *msg)
-{
-	s->dialling = false; /* a cutter offers again; others wait for the offer to be repeated */
-}
-
 static void on_closed(struct stream *s, const struct stream_msg *msg)
 {
 	stream_note_cut(s, msg);
@@ -364,15 +355,46 @@ static void on_ended_both(struct stream *s, const struct stream_msg *msg)
 	s->last_leg = true;
 }
 
-static void on_ended_told(struct stream *s, const struct stream_msg *msg)
+static void on_gone_told(struct stream *s, const struct stream_msg *msg)
 {
 	if (s->dialling) {
 		s->dialling = false;
 		s->ops->hangup(s);
 	}
-	if (!s->last_leg) /* else its CLOSED said how this is to end */
+	if (!s->last_leg)
+		s->error = ECONNRESET;
+	stream_read_out(s, "peer has it no more");
+}
+
+/*
+ * Rule 29.  Of a peer that has not been told all that it wrote is in this leg,
+ * and its kernel ends the leg as it would without us.  One that has been told
+ * may have taken bytes from its program that no leg got: only its CLOSED can
+ * say that there were none.  The answer to a dial may have come before the end.
+ */
+static void on_ended_told(struct stream *s, const struct stream_msg *msg)
+{
+	if (s->dialling) {
+		s->ended = true;
+		return;
+	}
+	if (!s->last_leg && s->heard)
 		s->error = ECONNRESET;
 	stream_read_out(s, "peer has ended");
+}
+
+static void on_accept(struct stream *s, const struct stream_msg *msg)
+{
+	stream_next_leg(s, msg, "ACCEPT");
+	if (s->ended)
+		on_ended_both(s, NULL);
+}
+
+static void on_refused(struct stream *s, const struct stream_msg *msg)
+{
+	s->dialling = false; /* a cutter offers again; others wait for the offer to be repeated */
+	if (s->ended)
+		on_ended_told(s, NULL);
 }
 
 static void on_reset(struct stream *s, const struct stream_msg *msg)
@@ -392,14 +414,19 @@ static void on_reset_told(struct stream *s, const struct stream_msg *msg)
 		stream_over(s, "reset after the last byte");
 		return;
 	}
-	ms_log(LOG_ERROR, "stream %lx leg %u: reset while being relinked, %lu bytes were taken", s->id, s->leg,
-	       s->taken);
+	if (!s->last_leg)
+		ms_log(LOG_ERROR, "stream %lx leg %u: reset while being relinked, %lu bytes were taken", s->id, s->leg,
+		       s->taken);
 	stream_break(s, ECONNRESET, "reset");
 }
 
 static void on_mirrored_steady(struct stream *s, const struct stream_msg *msg)
 {
 	s->mirrored = true;
+	if (s->last_leg) {
+		stream_read_out(s, "mirrored, peer has ended");
+		return;
+	}
 	stream_make_cutter(s);
 	stream_told(s, false, "mirrored");
 }
@@ -487,9 +514,9 @@ static stream_handler *const transitions[STREAM_EVENTS][STREAM_STATES] = {
 			    [STREAM_PARKED] = on_closed,
 			    [STREAM_OVER] = on_nothing },
 	[STREAM_GONE] = { [STREAM_STEADY] = on_ended_steady,
-			  [STREAM_ASKED] = on_ended_told,
-			  [STREAM_FLUSHING] = on_ended_told,
-			  [STREAM_PARKED] = on_ended_told,
+			  [STREAM_ASKED] = on_gone_told,
+			  [STREAM_FLUSHING] = on_gone_told,
+			  [STREAM_PARKED] = on_gone_told,
 			  [STREAM_BOTH] = on_ended_both,
 			  [STREAM_OVER] = on_nothing },
 	[STREAM_HELLO] = { [STREAM_FLUSHING] = on_hello, [STREAM_PARKED] = on_hello },
@@ -535,6 +562,8 @@ static void stream_dispatch(struct stream *s, enum stream_event event, const str
 {
 	stream_handler *handler = transitions[event][s->state];
 
+	if (event >= STREAM_PREPARE && event <= STREAM_OFFER && s->state != STREAM_BOTH)
+		s->heard = true;
 	if (handler)
 		handler(s, msg);
 	else
@@ -549,6 +578,8 @@ static enum stream_fit stream_fit(struct stream *s, enum stream_event event, con
 
 	if (s->state == STREAM_OVER || (event == STREAM_OFFER && msg->leg == 0))
 		return FIT_DROP;
+	if (s->last_leg && (event == STREAM_PREPARE || event == STREAM_OFFER))
+		return FIT_DROP; /* its end has overtaken it: nobody would go on with a newer leg */
 	if (leg + 1 == s->leg && event == STREAM_FLUSHED && s->state == STREAM_BOTH)
 		return s->flushed ? FIT_DROP : FIT_NOW;
 	if (leg < s->leg)

@@ -100,6 +100,8 @@ struct stream {
 	bool flushed;      /* peer's FLUSHED for the leg being replaced */
 	bool mirrored;     /* the leg being replaced is read from a mirror link */
 	bool last_leg;     /* no newer leg will come: the peer closed or ended */
+	bool heard;        /* the peer has spoken of this leg's end: it is told, or will be */
+	bool ended;        /* the peer's member has ended while this end dialled */
 	int error;         /* errno value that ends the stream once its bytes are read; 0: end of file */
 	uint64_t seen_m;   /* of the last OFFER that counted */
 	uint64_t cutter_m; /* move number under which it became a cutter */

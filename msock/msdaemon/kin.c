@@ -10,7 +10,7 @@
 #include "msdaemon/packets.h"
 #include "proto/log.h"
 
-enum { KIN_LAST = 64 };
+enum { KIN_LAST = 1024 };
 
 LIST_HEAD(kin_list, kin);
 

@@ -133,6 +133,8 @@ void member_report_exit(struct member *m)
 
 	log_say(LOG_DEBUG, "rank %s ended, status %#x", daemon_member_text(m->id, text), m->status);
 	standin_input_ended(m->d, m->id);
+	if (m->control)
+		packets_drain(m->control); /* its last words, which lie there before its end is known */
 	farewell_say(m->d, m->id, m->status, m->pump, m->last, m->last_count);
 	m->pump = NULL;
 	if (m->alive_fd >= 0)

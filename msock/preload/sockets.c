@@ -357,11 +357,9 @@ static void sockets_finish(void)
 {
 	struct timespec pause = { .tv_nsec = 1000000 };
 
-	while (sockets_here() && msock__sock_unsent() > 0)
-		nanosleep(&pause, NULL);
-	if (sockets_here())
-		msock__sock_leaving();
 	udp_finish();
+	while (sockets_here() && msock__sock_leaving() > 0)
+		nanosleep(&pause, NULL);
 }
 
 static __attribute__((destructor)) void sockets_end(void)

@@ -114,7 +114,7 @@ enum ms_ctl_type {
 	                      that number has it */
 	MS_D_LET_GO, /* u64 S (0: all), u32 member (MS_NOBODY: whoever it was): that member does not hold it any more; u32
 	                      how many others are told */
-	MS_M_LAST, /* u64 S, u8 end, u8 own, u32 peer, bytes: a child has closed its end, and what it would say of it (MS_RL_CLOSED)
+	MS_M_LAST, /* u64 S, u8 end, u8 own, u32 peer, bytes: this end is closed, and what it would say of it (MS_RL_CLOSED)
 	                      when it is asked later; own: it is its owner, and the peer gets it with the word of its end */
 	MS_D_LAST, /* u64 S, u8 end, bytes: to those of whom it has descended */
 	MS_M_ASK, /* u32 request, u8 what (enum ms_kin_ask), then by that; one descriptor: for the member that listens */

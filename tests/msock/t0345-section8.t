@@ -109,14 +109,20 @@ def establishing(job):
     failed = [move for move in (consumer.move(), consumer.move()) if move]
     producer = produce(job, consumer)
     well("established after two moves", consumer, producer)
+    overtaken = []
     for turn in range(5 if LONG else 2):
+        held = turn % 2 == 0 # else the consumer may be at its end before its move is
         consumer = consume(job)
-        mover = threading.Thread(target=lambda: failed.append(consumer.move()))
+        mover = threading.Thread(target=lambda to=failed if held else overtaken: to.append(consumer.move()))
         mover.start()
-        producer = produce(job, consumer)
+        producer = produce(job, consumer, 0 if held else 100)
         mover.join()
+        if held:
+            tap.ok(consumer.grows(), "data flows when the consumer has moved")
+            producer.finish()
         well(f"established during a move, {turn + 1}", consumer, producer)
     tap.equal([x for x in failed if x], [], "every move was made")
+    tap.equal([x for x in overtaken if x and "has ended" not in x[2] and "it ended" not in x[2]], [], "or its rank had ended")
     consumer = Program(job, "tcpcons", 5001)
     consumer.line()
     producer = Program(job, "tcpprod", consumer.address, 5001, 20, 50)

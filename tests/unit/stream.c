@@ -666,12 +666,72 @@ static void test_ended_member(void **state)
 	assert_int_equal(s->state, STREAM_OVER);
 	assert_int_equal(s->error, ECONNRESET);
 
+	s = alone(); /* by mirror; the peer has not heard of it, and its kernel ends the leg */
+	stream_handle(s, STREAM_MIRRORED, NULL);
+	stream_handle(s, STREAM_ENDED, NULL);
+	stream_took(s, 3);
+	stream_handle(s, STREAM_LEG_END, NULL);
+	assert_int_equal(s->state, STREAM_OVER);
+	assert_int_equal(s->error, 0);
+
+	s = alone(); /* by mirror when that is known already: nobody is there to relink with */
+	stream_handle(s, STREAM_LEG_END, NULL);
+	stream_handle(s, STREAM_ENDED, NULL);
+	stream_handle(s, STREAM_MIRRORED, NULL);
+	assert_int_equal(s->state, STREAM_OVER);
+	assert_int_equal(s->error, 0);
+
+	s = alone(); /* what it had said before comes behind the word of its end */
+	stream_handle(s, STREAM_ENDED, NULL);
+	say(s, STREAM_PREPARE, 0, 0, 1);
+	say(s, STREAM_OFFER, 1, 0, 1);
+	assert_int_equal(s->state, STREAM_STEADY);
+
+	s = alone(); /* so does a drain of which it has not heard */
+	stream_handle(s, STREAM_MOVE, NULL);
+	stream_handle(s, STREAM_ENDED, NULL);
+	stream_handle(s, STREAM_RESET, NULL);
+	assert_int_equal(s->error, ECONNRESET);
+
+	s = alone(); /* it was told, and has said how its end ends */
+	stream_handle(s, STREAM_MOVE, NULL);
+	say(s, STREAM_ACK, 0, 3, 1);
+	say(s, STREAM_CLOSED, 0, 3, 1);
+	stream_handle(s, STREAM_ENDED, NULL);
+	stream_took(s, 3);
+	stream_handle(s, STREAM_LEG_END, NULL);
+	assert_int_equal(s->state, STREAM_OVER);
+	assert_int_equal(s->error, 0);
+	assert_null(broken);
+}
+
+/* The peer has ended; it may have accepted the dial before, and have written to the new leg. */
+static void test_ended_while_dialling(void **state)
+{
+	struct stream *s = alone();
+
+	say(s, STREAM_OFFER, 1, 0, 1);
+	stream_handle(s, STREAM_ENDED, NULL);
+	assert_true(s->dialling);
+	stream_handle(s, STREAM_REFUSED, NULL);
+	assert_int_equal(s->state, STREAM_FLUSHING);
+	stream_handle(s, STREAM_LEG_END, NULL);
+	assert_int_equal(s->state, STREAM_OVER);
+	assert_int_equal(s->error, ECONNRESET);
+
 	s = alone();
 	say(s, STREAM_OFFER, 1, 0, 1);
-	assert_true(s->dialling);
+	stream_took(s, 3);
+	legs[0][1].fin_read = true;
+	stream_handle(s, STREAM_LEG_END, NULL);
 	stream_handle(s, STREAM_ENDED, NULL);
-	assert_false(s->dialling);
-	assert_int_equal(sides[0].dial, DIAL_NOT);
+	say(s, STREAM_ACCEPT, 1, 3, 1);
+	assert_int_equal(s->state, STREAM_STEADY);
+	stream_took(s, 4);
+	stream_handle(s, STREAM_LEG_END, NULL);
+	assert_true(stream_at_eof(s));
+	assert_int_equal(s->error, 0);
+	assert_null(broken);
 }
 
 static void test_reset(void **state)
@@ -747,6 +807,7 @@ int main(void)
 		cmocka_unit_test(test_closed_peer),
 		cmocka_unit_test(test_closed_with_wrong_count),
 		cmocka_unit_test(test_ended_member),
+		cmocka_unit_test(test_ended_while_dialling),
 		cmocka_unit_test(test_reset),
 		cmocka_unit_test(test_offer_to_a_drain),
 		cmocka_unit_test(test_lower_and_later_messages),
