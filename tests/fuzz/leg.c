@@ -53,7 +53,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		stream(data + 1, size - 1);
 	else if (data[0] == 3)
 		udp_way_message(1, data + 1, size - 1);
-	else if (relink_decode(data + 1, size - 1, &msg) && (msg.type < MS_RL_PREPARE || msg.type > MS_RL_SHARED))
+	else if (relink_decode(data + 1, size - 1, &msg) && (msg.type < MS_RL_PREPARE || msg.type > MS_RL_BOUND_OK))
 		abort();
 	return 0;
 }

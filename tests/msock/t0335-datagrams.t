@@ -80,9 +80,9 @@ CELLS = {
                     "s put 1 write e", "s get 1 recv", "s close 1"],
     "a child sends": BOTH + ["c put 0 sendto a other 5000", "s get 0 recvfrom", "MOVE", "c put 0 sendto b other 5000", "s get 0 recvfrom", "c fork 0 child other 5000",
                              "s get 0 recvfrom"] + CLOSE,
-    "many are waiting": BOTH + ["c pour 0 100 other 5000", "s wait 0 poll 5000", "MOVE", "s count 0", "c put 0 sendto x other 5000", "s get 0 recvfrom"] + CLOSE,
+    "many are waiting": BOTH + ["c pour 0 100 other 5000", "s wait 0 poll 5000", "MOVE", "s count 0 100", "c put 0 sendto x other 5000", "s get 0 recvfrom"] + CLOSE,
     "many, connected": BOTH + ["c connect 0 other 5000", "s connect 0 other 6000", "c pour 0 100", "s pour 0 100", "s wait 0 poll 5000", "c wait 0 poll 5000", "MOVE",
-                               "s count 0", "c count 0", "c put 0 write x", "s get 0 recvfrom"] + CLOSE,
+                               "s count 0 100", "c count 0 100", "c put 0 write x", "s get 0 recvfrom"] + CLOSE,
     "sent and closed": SERVER + ["c new 0 4", "c put 0 sendto last other 5000", "c close 0", "s wait 0 poll 5000", "MOVE", "s get 0 recv", "s close 0"],
 }
 

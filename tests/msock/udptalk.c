@@ -14,7 +14,7 @@
  *   name N, peer N        get N's names     dup N M               close N                 shut N rd|wr|both
  *   set N LEVEL NAME VALUE, opt N LEVEL NAME                      nonblock N 0|1          timeo N MS
  *   fionread N            error N (SO_ERROR)                      fork N TEXT HOST PORT   pour N COUNT HOST PORT
- *   count N               reads all there is: how many, and whether their numbers only grow
+ *   count N MOST          reads so many, or what has come when nothing has for 5 s: how many, and whether their numbers only grow
  *
  * The answer is one line: the result, or the name of the error.
  */
@@ -285,10 +285,11 @@ static void pour(int s)
 
 static void tally(int s)
 {
-	unsigned last = 0, n, count = 0;
+	struct pollfd p = { .fd = fds[s], .events = POLLIN };
+	unsigned last = 0, n, count = 0, wanted = (unsigned)number(2);
 	bool grows = true;
 
-	while (recv(fds[s], &n, sizeof(n), MSG_DONTWAIT) == sizeof(n)) {
+	while (count < wanted && poll(&p, 1, 5000) > 0 && recv(fds[s], &n, sizeof(n), MSG_DONTWAIT) == sizeof(n)) {
 		grows = grows && n > last;
 		last = n;
 		count++;
