@@ -138,7 +138,7 @@ OTHERS = {
     "urgent bytes all the time": STREAM + ["s tell(k)", "s bg('s', 'urged(k)')", "c bg('c', 'urge(k)')", "s? until(lambda: urgent > 9)",
                                           "MOVE", "s until(lambda n=urgent: urgent > n + 50)", "s stop = True", "s result('s')",
                                           "c stop = True", "s give(k, b'.')", "c result('c')"] + CLOSE,
-    "urgent byte behind what is not read": STREAM + ["c give(k, b'abc')", "s? soon(k, IN)", "MOVE", "c k.send(b'!', MSG_OOB)",
+    "urgent byte behind what is not read": STREAM + ["c k.send(b'abc')", "s? soon(k, IN)", "MOVE", "c k.send(b'!', MSG_OOB)",
                                                      "s when(k, 'u', lambda: k.recv(1, MSG_OOB))", "s k.recv(10)"] + WORKS + CLOSE,
     "urgent byte read ahead of the rest": STREAM + ["c give(k, b'abc')", "c k.send(b'!', MSG_OOB)", "c give(k, b'def')", "s? soon(k, PRI)",
                                                     "s? until(lambda: waiting(k) >= 3)", "MOVE",
