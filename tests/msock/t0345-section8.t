@@ -189,6 +189,7 @@ def stability(job):
     """8.5: many moves of producer and consumer, and of pong."""
     consumer = consume(job)
     producer = produce(job, consumer, 0)
+    tap.ok(consumer.grows(), "stability: data flows")
     failed = []
     for _ in range(MOVES):
         for program in (producer, consumer):
