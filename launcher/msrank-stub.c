@@ -17,7 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -25,6 +24,7 @@
 
 #include "jobfiles.h"
 #include "proto/channel.h"
+#include "proto/end.h"
 #include "proto/link.h"
 #include "proto/log.h"
 #include "proto/wire.h"
@@ -403,25 +403,6 @@ static void die_with_parent(void)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		exit(STUB_LOST);
-}
-
-static int end_as(int status)
-{
-	if (WIFSIGNALED(status)) {
-		struct rlimit none = { 0, 0 };
-		int signo = WTERMSIG(status);
-		sigset_t set;
-
-		setrlimit(RLIMIT_CORE, &none);
-		prctl(PR_SET_DUMPABLE, 0);
-		signal(signo, SIG_DFL);
-		sigemptyset(&set);
-		sigaddset(&set, signo);
-		sigprocmask(SIG_UNBLOCK, &set, NULL);
-		kill(getpid(), signo);
-		return 128 + signo;
-	}
-	return WEXITSTATUS(status);
 }
 
 /* Hydra's proxy starts us with its ends of the ranks before us: here they would outlive the proxy. */

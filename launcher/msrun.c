@@ -17,14 +17,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/random.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "proto/end.h"
 #include "proto/helpers.h"
 #include "proto/log.h"
 
@@ -345,20 +344,6 @@ static void stop_coord(struct run *r)
 		;
 }
 
-static int end_by(const struct run *r, int signo)
-{
-	struct rlimit none = { 0, 0 };
-	sigset_t set = r->before;
-
-	setrlimit(RLIMIT_CORE, &none);
-	prctl(PR_SET_DUMPABLE, 0);
-	signal(signo, SIG_DFL);
-	sigdelset(&set, signo);
-	kill(getpid(), signo);
-	sigprocmask(SIG_SETMASK, &set, NULL);
-	return 128 + signo;
-}
-
 /* 0, or what to end with; the coordinator is gone then. */
 static int await_coord(struct run *r)
 {
@@ -375,7 +360,7 @@ static int await_coord(struct run *r)
 		log_say(LOG_ERROR, "%s",
 			!strncmp(line, "error ", 6) ? line + 6 : "the job's coordinator ended at once");
 	stop_coord(r);
-	return len < 0 && len != RUN_LATE ? end_by(r, -len) : RUN_FAILED;
+	return len < 0 && len != RUN_LATE ? end_by(-len) : RUN_FAILED;
 }
 
 /* The job that another msrun has started. */
@@ -488,5 +473,5 @@ int main(int argc, char **argv)
 	status = await_stub(&r);
 	if (!r.join)
 		stop_coord(&r);
-	return WIFSIGNALED(status) ? end_by(&r, WTERMSIG(status)) : WEXITSTATUS(status);
+	return end_as(status);
 }

@@ -17,32 +17,15 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <fcntl.h>
-#include <sys/prctl.h>
-#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "proto/codec.h"
+#include "proto/end.h"
 #include "proto/wire.h"
 
 enum { STANDIN_PACKET = 64 };
-
-__attribute__((noreturn)) static void end_by(int signo)
-{
-	struct rlimit none = { 0, 0 };
-	sigset_t set;
-
-	setrlimit(RLIMIT_CORE, &none);
-	prctl(PR_SET_DUMPABLE, 0);
-	signal(signo, SIG_DFL);
-	sigemptyset(&set);
-	sigaddset(&set, signo);
-	kill(getpid(), signo);
-	sigprocmask(SIG_UNBLOCK, &set, NULL);
-	_exit(128 + signo); /* the signal does not end a process */
-}
 
 static void pass_on(int control, int signo)
 {
@@ -62,17 +45,13 @@ static void hear(int control)
 	static uint8_t buf[MS_CTL_MAX];
 	ssize_t n = recv(control, buf, sizeof(buf), 0);
 	struct ms_codec c;
-	int status;
 
 	if (n <= 0)
-		end_by(SIGKILL); /* msdaemon is gone, and the host with it */
+		_exit(end_by(SIGKILL)); /* msdaemon is gone, and the host with it */
 	ms_codec_init(&c, buf, (size_t)n);
 	if (ms_get_u8(&c) != MS_WIRE_VERSION || ms_get_u8(&c) != MS_D_END)
 		return;
-	status = (int)ms_get_u32(&c);
-	if (WIFSIGNALED(status))
-		end_by(WTERMSIG(status));
-	_exit(WEXITSTATUS(status));
+	_exit(end_as((int)ms_get_u32(&c)));
 }
 
 int main(int argc, char **argv)
