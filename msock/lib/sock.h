@@ -41,6 +41,12 @@ enum sock_urgency {
 	SOCK_URGENT_READ,  /* ... has been read by the program, and is to be left out */
 };
 
+/* Who is told by a signal what comes on a file. */
+struct sock_owner {
+	int type, id; /* F_GETOWN_EX; id 0: nobody */
+	int signal;   /* F_GETSIG */
+};
+
 /* What a look at a leg's urgent byte found. */
 struct sock_urgent {
 	int ahead;   /* bytes ahead of it */
@@ -121,10 +127,10 @@ struct sock {
 	uint64_t swap_after_ns;                /* no try before */
 	uint64_t written_before, taken_before; /* direct: the stream's counts less the leg's own */
 
-	struct sock_number *numbers;         /* owned; while frozen */
-	int flags;                           /* F_GETFL */
-	bool owned;                          /* somebody may be told by a signal */
-	int owner_type, owner, owner_signal; /* F_GETOWN_EX, F_GETSIG */
+	struct sock_number *numbers; /* owned; while frozen */
+	int flags;                   /* F_GETFL */
+	bool owned;                  /* somebody may be told by a signal */
+	struct sock_owner owner;     /* while frozen */
 	struct sock *next, *prev, *hash_next;
 };
 
@@ -197,6 +203,8 @@ bool sock_urgent_waits(int fd);
 bool sock_urgent_comes(int leg);
 
 /* sock_owner.c */
+void sock_owner_note(int fd, struct sock_owner *o);
+void sock_owner_set(int fd, const struct sock_owner *o);
 void sock_owner_copy(int from, int to);
 void sock_owner_clear(int fd);
 void sock_owner_tell(int fd); /* of what has come before fd had its owner; all threads are parked */

@@ -41,6 +41,7 @@
 #include "lib/mem.h"
 #include "lib/sock_epoll.h"
 #include "lib/sys.h"
+#include "lib/tcp_state.h"
 
 #include <errno.h>
 #include <linux/sockios.h>
@@ -56,16 +57,6 @@ enum {
 	SWAP_SHARED_MS = 1000, /* between two looks whether a child still has the program's end of a pair */
 	COUNT_TRIES = 1000,
 	HELD_MAX = 4096,
-};
-
-enum { /* tcpi_state; linux/tcp_states.h is the kernel's own */
-       STATE_FIN_WAIT1 = 4,
-       STATE_FIN_WAIT2 = 5,
-       STATE_TIME_WAIT = 6,
-       STATE_CLOSE = 7,
-       STATE_CLOSE_WAIT = 8,
-       STATE_LAST_ACK = 9,
-       STATE_CLOSING = 11,
 };
 
 /* What the kernel has counted of a leg since its birth. */

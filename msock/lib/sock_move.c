@@ -69,26 +69,6 @@ static void sock_forget_numbers(struct sock *s)
 	}
 }
 
-static void sock_note_owner(struct sock *s, int fd)
-{
-	struct f_owner_ex owner = { 0 };
-
-	ms_fcntl(fd, F_GETOWN_EX, (long)&owner);
-	s->owner_type = owner.type;
-	s->owner = owner.pid;
-	s->owner_signal = (int)ms_fcntl(fd, F_GETSIG, 0);
-}
-
-static void sock_return_owner(const struct sock *s, int fd)
-{
-	struct f_owner_ex owner = { s->owner_type, s->owner };
-
-	if (s->owner)
-		ms_fcntl(fd, F_SETOWN_EX, (long)&owner);
-	if (s->owner_signal)
-		ms_fcntl(fd, F_SETSIG, s->owner_signal);
-}
-
 static void sock_note_number(int fd, int flags, void *arg)
 {
 	struct sock *s = core_next_own_fd(fd) == fd ? NULL : sock_find(fd);
@@ -112,7 +92,7 @@ static void sock_note_number(int fd, int flags, void *arg)
 	s->number = fd;
 	s->flags = (int)ms_fcntl(fd, F_GETFL, 0);
 	if (s->owned)
-		sock_note_owner(s, fd);
+		sock_owner_note(fd, &s->owner);
 }
 
 /* A unix socket is at a mark also behind an urgent byte that was read, and what comes then is not urgent. */
@@ -347,7 +327,8 @@ static void sock_remake(struct sock *s)
 		ms_log(LOG_ERROR, "descriptor %d: its socket cannot be made again: error %d", s->numbers->fd, -fd);
 		return;
 	}
-	sock_return_owner(s, fd); /* behind what is given again, for which there was a signal */
+	if (s->owned)
+		sock_owner_set(fd, &s->owner); /* behind what is given again, for which there was a signal */
 	if (s->flags & (O_NONBLOCK | O_ASYNC))
 		ms_fcntl(fd, F_SETFL, s->flags & (O_NONBLOCK | O_ASYNC));
 	sock_place(s, fd);

@@ -12,18 +12,12 @@
 #include "lib/core.h"
 #include "lib/mem.h"
 #include "lib/sys.h"
+#include "lib/tcp_state.h"
 
 #include <errno.h>
 #include <linux/tcp.h>
 
 enum { OPTION_MAX = 1024 }; /* bytes of a value */
-
-enum { /* tcpi_state; linux/tcp_states.h is the kernel's own */
-       STATE_ESTABLISHED = 1,
-       STATE_FIN_WAIT2 = 5,
-       STATE_CLOSE = 7,
-       STATE_CLOSE_WAIT = 8,
-};
 
 static size_t option_bytes(const struct sock_option *o)
 {

@@ -16,13 +16,29 @@
 #include <poll.h>
 #include <signal.h>
 
-void sock_owner_copy(int from, int to)
+void sock_owner_note(int fd, struct sock_owner *o)
 {
 	struct f_owner_ex owner = { 0 };
 
-	if (!ms_fcntl(from, F_GETOWN_EX, (long)&owner) && owner.pid)
-		ms_fcntl(to, F_SETOWN_EX, (long)&owner);
-	ms_fcntl(to, F_SETSIG, ms_fcntl(from, F_GETSIG, 0));
+	ms_fcntl(fd, F_GETOWN_EX, (long)&owner);
+	*o = (struct sock_owner){ owner.type, owner.pid, (int)ms_fcntl(fd, F_GETSIG, 0) };
+}
+
+void sock_owner_set(int fd, const struct sock_owner *o)
+{
+	struct f_owner_ex owner = { o->type, o->id };
+
+	if (o->id)
+		ms_fcntl(fd, F_SETOWN_EX, (long)&owner);
+	ms_fcntl(fd, F_SETSIG, o->signal);
+}
+
+void sock_owner_copy(int from, int to)
+{
+	struct sock_owner o;
+
+	sock_owner_note(from, &o);
+	sock_owner_set(to, &o);
 }
 
 void sock_owner_clear(int fd)
@@ -32,29 +48,29 @@ void sock_owner_clear(int fd)
 }
 
 /* A signal without a reason of its own (si_code 0) comes as kill sends it, as does one to others than us. */
-static void owner_signal(const struct f_owner_ex *owner, const siginfo_t *info)
+static void owner_signal(const struct sock_owner *o, const siginfo_t *info)
 {
 	int own = ms_getpid();
 
-	if (owner->type == F_OWNER_TID && info->si_code > 0)
-		ms_tgsigqueueinfo(own, owner->pid, info->si_signo, info);
-	else if (owner->type == F_OWNER_TID)
-		ms_tgkill(own, owner->pid, info->si_signo);
-	else if (owner->type == F_OWNER_PID && owner->pid == own && info->si_code > 0)
+	if (o->type == F_OWNER_TID && info->si_code > 0)
+		ms_tgsigqueueinfo(own, o->id, info->si_signo, info);
+	else if (o->type == F_OWNER_TID)
+		ms_tgkill(own, o->id, info->si_signo);
+	else if (o->type == F_OWNER_PID && o->id == own && info->si_code > 0)
 		ms_sigqueueinfo(own, info->si_signo, info);
 	else
-		ms_kill(owner->type == F_OWNER_PGRP ? -owner->pid : owner->pid, info->si_signo);
+		ms_kill(o->type == F_OWNER_PGRP ? -o->id : o->id, info->si_signo);
 }
 
 /* What F_SETSIG names comes with what happened and where. */
-static void tell_readable(int fd, const struct f_owner_ex *owner)
+static void tell_readable(int fd, const struct sock_owner *o)
 {
 	struct pollfd p = { .fd = fd, .events = POLLIN };
 	siginfo_t info = { 0 };
 
 	if (!(ms_fcntl(fd, F_GETFL, 0) & O_ASYNC) || ms_poll(&p, 1, 0) <= 0)
 		return;
-	info.si_signo = (int)ms_fcntl(fd, F_GETSIG, 0);
+	info.si_signo = o->signal;
 	if (info.si_signo) {
 		info.si_code = POLL_IN;
 		info.si_fd = fd;
@@ -62,17 +78,18 @@ static void tell_readable(int fd, const struct f_owner_ex *owner)
 	} else {
 		info.si_signo = SIGIO;
 	}
-	owner_signal(owner, &info);
+	owner_signal(o, &info);
 }
 
 void sock_owner_tell(int fd)
 {
 	siginfo_t urgent = { .si_signo = SIGURG };
-	struct f_owner_ex owner = { 0 };
+	struct sock_owner o;
 
-	if (ms_fcntl(fd, F_GETOWN_EX, (long)&owner) || !owner.pid)
+	sock_owner_note(fd, &o);
+	if (!o.id)
 		return;
 	if (sock_urgent_waits(fd))
-		owner_signal(&owner, &urgent);
-	tell_readable(fd, &owner);
+		owner_signal(&o, &urgent);
+	tell_readable(fd, &o);
 }

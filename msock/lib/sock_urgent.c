@@ -59,6 +59,15 @@ static uint64_t leg_received(int leg)
 	return info.tcpi_bytes_received;
 }
 
+/* Is there an urgent byte that was not read, or the word of one?  fd has no SO_OOBINLINE. */
+static bool urgent_is_there(int fd)
+{
+	char byte;
+	long n = ms_recv(fd, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT);
+
+	return n == 1 || n == -EAGAIN;
+}
+
 /*
  * Bytes ahead of the urgent one, and whether the program has had that.  There is
  * a mark if less can be read up to it than in all; the two are comparable only
@@ -72,17 +81,14 @@ void sock_urgent_look(int leg, struct sock_urgent *u)
 	*u = (struct sock_urgent){ 0 };
 	for (int i = 0; i < URGENT_TRIES; i++) {
 		int all = 0;
-		char byte;
-		long n;
 
 		before = leg_received(leg);
 		sock_inline(leg, 0);
 		ms_ioctl(leg, FIONREAD, &u->ahead);
-		n = ms_recv(leg, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT);
+		u->waits = urgent_is_there(leg);
 		sock_inline(leg, 1);
 		ms_ioctl(leg, FIONREAD, &all);
 		still = leg_received(leg) == before;
-		u->waits = n == 1 || n == -EAGAIN;
 		u->marked = u->waits || (still && u->ahead < all);
 		if (still)
 			return;
@@ -94,16 +100,15 @@ bool sock_urgent_waits(int fd)
 {
 	int in_line = 0;
 	socklen_t size = sizeof(in_line);
-	char byte;
-	long n;
+	bool there;
 
 	ms_getsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &in_line, &size);
 	if (in_line)
 		sock_inline(fd, 0);
-	n = ms_recv(fd, &byte, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT);
+	there = urgent_is_there(fd);
 	if (in_line)
 		sock_inline(fd, 1);
-	return n == 1 || n == -EAGAIN;
+	return there;
 }
 
 /* Is one on the leg that the library has not read? */

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+/* tcp_state.h - values of tcpi_state; linux/tcp_states.h is the kernel's own. */
+#ifndef MSOCK_LIB_TCP_STATE_H
+#define MSOCK_LIB_TCP_STATE_H
+
+enum {
+	STATE_ESTABLISHED = 1,
+	STATE_FIN_WAIT1 = 4,
+	STATE_FIN_WAIT2 = 5,
+	STATE_TIME_WAIT = 6,
+	STATE_CLOSE = 7,
+	STATE_CLOSE_WAIT = 8,
+	STATE_LAST_ACK = 9,
+	STATE_CLOSING = 11,
+};
+
+#endif
