@@ -13,6 +13,7 @@
 #include "client.h"
 #include "proto/link.h"
 #include "proto/wire.h"
+#include "show.h"
 
 enum { PS_ANSWER_MS = 10000 };
 
@@ -29,11 +30,6 @@ static int by_member(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-static void member_text(uint32_t member, char text[32])
-{
-	snprintf(text, 32, "%u.%u", MS_MEMBER_WORLD(member), MS_MEMBER_RANK(member));
-}
-
 /* Negative stands for what is not known. */
 static json_t *known(double value)
 {
@@ -43,21 +39,21 @@ static json_t *known(double value)
 static json_t *rank_json(const Ms__Rank *r)
 {
 	json_t *peers = json_array(), *o;
-	char member[32];
+	char member[SHOW_TEXT];
 
 	for (size_t i = 0; i < r->n_peers; i++) {
-		member_text(r->peers[i]->member, member);
+		show_member(r->peers[i]->member, member);
 		json_array_append_new(peers, json_pack("{s:s, s:I, s:I}", "member", member, "sent",
 						       (json_int_t)r->peers[i]->sent, "taken",
 						       (json_int_t)r->peers[i]->taken));
 	}
-	member_text(r->member, member);
+	show_member(r->member, member);
 	o = json_pack("{s:i, s:s, s:s, s:i, s:s, s:o, s:o, s:I, s:i, s:i, s:i, s:b, s:o}", "rank",
 		      (int)MS_MEMBER_RANK(r->member), "member", member, "host", r->host, "pid", r->pid, "state",
 		      r->state, "cpu_s", known(r->cpu_s), "load", known(r->load), "rss_bytes", (json_int_t)r->rss_bytes,
 		      "streams", (int)r->streams, "mirrors", (int)r->mirrors, "moves", (int)r->moves, "movable",
 		      r->movable, "peers", peers);
-	member_text(r->parent, member);
+	show_member(r->parent, member);
 	if (r->child)
 		json_object_set_new(o, "parent", json_string(member));
 	return o;
@@ -90,9 +86,9 @@ static json_t *host_json(const Ms__HostState *h)
 
 static json_t *move_json(const Ms__MoveMade *m)
 {
-	char member[32];
+	char member[SHOW_TEXT];
 
-	member_text(m->member, member);
+	show_member(m->member, member);
 	return json_pack("{s:s, s:s, s:s, s:s, s:f, s:f, s:f, s:I, s:s}", "member", member, "from", m->from, "to",
 			 m->to, "state", m->state, "ago_s", m->ago_s, "total_ms", m->total_ms, "freeze_ms",
 			 m->freeze_ms, "image_bytes", (json_int_t)m->image_bytes, "error", m->error);
@@ -114,24 +110,9 @@ static void print_json(const Ms__PsReply *p)
 	json_decref(all);
 }
 
-static const char *known_text(double value, char text[16])
-{
-	if (value < 0)
-		return "-";
-	snprintf(text, 16, "%.2f", value);
-	return text;
-}
-
-static const char *host_state(const Ms__HostState *h)
-{
-	if (!h->up)
-		return h->starting ? "starting" : "lost";
-	return h->silent ? "silent" : "up";
-}
-
 static void print_hosts(const Ms__PsReply *p)
 {
-	char busy[16], pressure[16];
+	char busy[SHOW_TEXT], pressure[SHOW_TEXT];
 
 	printf("%-20s %-8s %6s %6s %6s %9s %10s %10s\n", "HOST", "STATE", "RANKS", "CORES", "BUSY", "PRESSURE",
 	       "FREE MB", "MEMORY MB");
@@ -141,10 +122,10 @@ static void print_hosts(const Ms__PsReply *p)
 
 		for (size_t k = 0; k < p->n_ranks; k++)
 			ranks += !strcmp(p->ranks[k]->host, h->name) && strcmp(p->ranks[k]->state, "ended");
-		printf("%-20s %-8s %6u", h->name, host_state(h), ranks);
+		printf("%-20s %-8s %6u", h->name, show_host_state(h), ranks);
 		if (h->now)
-			printf(" %6.2f %6s %9s %10.0f %10.0f", h->now->cores, known_text(h->now->busy, busy),
-			       known_text(h->now->pressure, pressure), (double)h->now->free_bytes / 1e6,
+			printf(" %6.2f %6s %9s %10.0f %10.0f", h->now->cores, show_known(h->now->busy, busy),
+			       show_known(h->now->pressure, pressure), (double)h->now->free_bytes / 1e6,
 			       (double)h->now->memory_bytes / 1e6);
 		putchar('\n');
 	}
@@ -152,11 +133,11 @@ static void print_hosts(const Ms__PsReply *p)
 
 static void print_rank(const Ms__Rank *r)
 {
-	char member[32], cpu[16], load[16];
+	char member[SHOW_TEXT], cpu[SHOW_TEXT], load[SHOW_TEXT];
 
-	member_text(r->member, member);
+	show_member(r->member, member);
 	printf("%-8s %-20s %8d %-8s %9s %6s %10.1f %8u %6u\n", member, r->host, r->pid, r->state,
-	       known_text(r->cpu_s, cpu), known_text(r->load, load), (double)r->rss_bytes / 1e6, r->streams, r->moves);
+	       show_known(r->cpu_s, cpu), show_known(r->load, load), (double)r->rss_bytes / 1e6, r->streams, r->moves);
 }
 
 /* Forked children that run stand below their parents. */
@@ -191,15 +172,15 @@ static void print_table(const Ms__PsReply *p)
 
 static void print_comm(const Ms__PsReply *p)
 {
-	char from[32], to[32];
+	char from[SHOW_TEXT], to[SHOW_TEXT];
 
 	printf("%-8s %-8s %14s %14s\n", "RANK", "WITH", "SENT MB", "TAKEN MB");
 	for (size_t i = 0; i < p->n_ranks; i++) {
 		const Ms__Rank *r = p->ranks[i];
 
 		for (size_t k = 0; k < r->n_peers; k++) {
-			member_text(r->member, from);
-			member_text(r->peers[k]->member, to);
+			show_member(r->member, from);
+			show_member(r->peers[k]->member, to);
 			printf("%-8s %-8s %14.3f %14.3f\n", from, to, (double)r->peers[k]->sent / 1e6,
 			       (double)r->peers[k]->taken / 1e6);
 		}

@@ -21,6 +21,7 @@
 #include "client.h"
 #include "proto/link.h"
 #include "proto/wire.h"
+#include "show.h"
 
 enum { ANSWER_MS = 10000, LINE = 512, BAR = 20, HOST_WIDTH = 20 };
 
@@ -94,26 +95,16 @@ static int draw_hosts(const Ms__PsReply *p, int y)
 			ranks += !strcmp(p->ranks[k]->host, h->name) && strcmp(p->ranks[k]->state, "ended");
 		history(h, before);
 		if (!h->up)
-			mvprintw(y++, 0, "%3zu %-*.*s %s", i + 1, HOST_WIDTH, HOST_WIDTH, h->name,
-				 h->starting ? "starting" : "lost");
+			mvprintw(y++, 0, "%3zu %-*.*s %s", i + 1, HOST_WIDTH, HOST_WIDTH, h->name, show_host_state(h));
 		else if (h->silent || !h->now)
 			mvprintw(y++, 0, "%3zu %-*.*s %5u %s", i + 1, HOST_WIDTH, HOST_WIDTH, h->name, ranks,
-				 h->silent ? "silent" : "");
+				 h->silent ? show_host_state(h) : "");
 		else
 			mvprintw(y++, 0, "%3zu %-*.*s %5u %6.2f %6.2f %9.2f %9.0f  %s", i + 1, HOST_WIDTH, HOST_WIDTH,
 				 h->name, ranks, h->now->cores, h->now->busy < 0 ? 0 : h->now->busy,
 				 h->now->pressure < 0 ? 0 : h->now->pressure, (double)h->now->free_bytes / 1e6, before);
 	}
 	return y + 1;
-}
-
-/* Negative stands for what is not known. */
-static const char *known(double value, char text[16])
-{
-	if (value < 0)
-		return "-";
-	snprintf(text, 16, "%.2f", value);
-	return text;
 }
 
 static int draw_ranks(const struct top *t, const Ms__PsReply *p, int y)
@@ -127,14 +118,14 @@ static int draw_ranks(const struct top *t, const Ms__PsReply *p, int y)
 	attroff(A_BOLD);
 	for (size_t i = first; i < p->n_ranks && room-- > 0; i++) {
 		const Ms__Rank *r = p->ranks[i];
-		char member[32], cpu[16], load[16];
+		char member[SHOW_TEXT], cpu[SHOW_TEXT], load[SHOW_TEXT];
 
-		snprintf(member, sizeof(member), "%u.%u", MS_MEMBER_WORLD(r->member), MS_MEMBER_RANK(r->member));
+		show_member(r->member, member);
 		if (i == t->chosen)
 			attron(A_REVERSE);
 		mvprintw(y++, 0, "%-8s %-*.*s %8d %-8s %9s %6s %10.1f %8u %6u", member, HOST_WIDTH, HOST_WIDTH, r->host,
-			 r->pid, r->state, known(r->cpu_s, cpu), known(r->load, load), (double)r->rss_bytes / 1e6,
-			 r->streams, r->moves);
+			 r->pid, r->state, show_known(r->cpu_s, cpu), show_known(r->load, load),
+			 (double)r->rss_bytes / 1e6, r->streams, r->moves);
 		attroff(A_REVERSE);
 	}
 	return y + 1;
@@ -216,7 +207,7 @@ static void start_mover(struct top *t, char *const argv[])
 static void begin(struct top *t)
 {
 	const Ms__PsReply *p = t->msg->ps_reply;
-	char member[32], *end, *host = t->input;
+	char member[SHOW_TEXT], *end, *host = t->input;
 	size_t number = strtoul(t->input, &end, 10);
 
 	if (!*t->input || t->mover)
@@ -232,7 +223,7 @@ static void begin(struct top *t)
 		char *argv[] = { "msrank-move", "--job", p->job, member, host, NULL };
 		uint32_t m = p->ranks[t->chosen]->member;
 
-		snprintf(member, sizeof(member), "%u.%u", MS_MEMBER_WORLD(m), MS_MEMBER_RANK(m));
+		show_member(m, member);
 		snprintf(t->said, sizeof(t->said), "rank %s moves to %.200s ...", member, host);
 		start_mover(t, argv);
 	}

@@ -85,7 +85,8 @@ static void *list_new(size_t count, size_t size)
 
 static void say_present(struct daemon *d)
 {
-	size_t ended = farewell_count(d), mirrors = mirror_count(d), count = ended + standin_count(d), n = 0;
+	size_t ended = farewell_count(d), gone = ended + standin_count(d), mirrors = mirror_count(d), count = gone,
+	       n = 0;
 	Ms__Present p = MS__PRESENT__INIT;
 	struct member *m;
 	Ms__Serving *serving;
@@ -98,10 +99,9 @@ static void say_present(struct daemon *d)
 	list = list_new(count + mirrors, sizeof(*list));
 	farewell_present(d, here);
 	standin_present(d, here + ended);
-	ended += standin_count(d);
 	LIST_FOREACH(m, &d->members, entry)
 	{
-		fill(m, &here[ended + n], &serving[n]);
+		fill(m, &here[gone + n], &serving[n]);
 		n++;
 	}
 	mirror_present(d, here + count);
