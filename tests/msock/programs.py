@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Programs as they are under msrun --sockets: one is the job's first member, others join it; all are moved while they work."""
+import collections
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -153,6 +155,24 @@ def move_until(members, done):
             failed.append(said)
             break
     return moves, failed
+
+
+# server: still runs; moves: that were made; status and report: of the client; silent: when a second began that brought nothing.
+Measured = collections.namedtuple("Measured", "server moves status out report silent")
+
+
+def iperf(name, seconds, options, member=Member):
+    """iperf3 for so many seconds, its client and its server moved MOVES times each meanwhile. member: makes a Member."""
+    server = member(name, 0, ["iperf3", "-s", "-p", "8000"])
+    tap.ok(server.is_member(), f"{name}: the server is a member")
+    client = member(name, 1, ["iperf3", "-c", address(0), "-p", "8000", "-t", str(seconds), "-J", *options])
+    tap.ok(client.is_member(), f"{name}: the client is a member")
+    moves, failed = move_until([client, server], lambda: not client.runs())
+    tap.equal((moves, failed), (2 * MOVES, []), f"{name}: {moves} moves while it measures")
+    status, out = client.wait(seconds + launch.LIMIT_S)
+    report = json.loads(out) if status == 0 else {}
+    silent = [interval["sum"]["start"] for interval in report.get("intervals", []) if interval["sum"]["bytes"] == 0]
+    return Measured(server, moves, status, out, report, silent)
 
 
 def end_all(name, members):

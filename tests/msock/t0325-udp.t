@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: MIT
 """Programs as they are that talk by UDP, under msrun --udp, moved again and again while they do; and what is refused, by name."""
 import functools
-import json
 import os
 import subprocess
 import sys
@@ -159,22 +158,14 @@ def socat():
 def iperf(name, option):
     """It measures for as long as the moves take; each second has to bring datagrams, and none is lost but at a full buffer."""
     seconds, dropped = 2 * MOVES + 6, overflows()
-    server = Member(name, 0, ["iperf3", "-s", "-p", "8000"])
-    tap.ok(server.is_member(), f"{name}: the server is a member")
-    client = Member(name, 1, ["iperf3", "-u", "-b", "10M", "-l", "1200", "-c", SERVER, "-p", "8000", "-t", str(seconds), "-J", *option])
-    tap.ok(client.is_member(), f"{name}: the client is a member")
-    moves, failed = programs.move_until([client, server], lambda: not client.runs())
-    tap.equal((moves, failed), (2 * MOVES, []), f"{name}: {moves} moves while it measures")
-    status, out = client.wait(seconds + launch.LIMIT_S)
-    report = json.loads(out) if status == 0 else {}
-    silent = [interval["sum"]["start"] for interval in report.get("intervals", []) if interval["sum"]["bytes"] == 0]
-    end = report.get("end", {}).get("sum", {})
-    tap.ok(status == 0 and "error" not in report and not silent, f"{name}: no error, no second without bytes",
-           (status, report.get("error"), silent, out[-500:]))
+    run = programs.iperf(name, seconds, ["-u", "-b", "10M", "-l", "1200", *option], Member)
+    end = run.report.get("end", {}).get("sum", {})
+    tap.ok(run.status == 0 and "error" not in run.report and not run.silent, f"{name}: no error, no second without bytes",
+           (run.status, run.report.get("error"), run.silent, run.out[-500:]))
     dropped = overflows() - dropped
     tap.ok(end.get("packets", 0) > 1000 and end.get("lost_packets", -1) <= dropped, f"{name}: no datagram is lost", (end, dropped))
-    tap.note(f"{name}: {end.get('packets')} datagrams, {end.get('lost_packets')} lost, {dropped} dropped in {seconds} s with {moves} moves")
-    programs.end_all(name, [server])
+    tap.note(f"{name}: {end.get('packets')} datagrams, {end.get('lost_packets')} lost, {dropped} dropped in {seconds} s with {run.moves} moves")
+    programs.end_all(name, [run.server])
 
 
 def iperf3():

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: MIT
 """Well-known servers under msrun --sockets with clients that check what they get; all are moved while they work."""
 import glob
-import json
 import os
 import re
 import shutil
@@ -122,21 +121,12 @@ def memcached():
 def iperf(name, option):
     """It measures for as long as the moves take; each second has to bring bytes, at both ends."""
     seconds = 4 * MOVES + 4
-    server = Member(name, 0, ["iperf3", "-s", "-p", "8000"])
-    tap.ok(server.is_member(), f"{name}: the server is a member")
-    client = Member(name, 1, ["iperf3", "-c", SERVER, "-p", "8000", "-t", str(seconds), "-J", *option])
-    tap.ok(client.is_member(), f"{name}: the client is a member")
-    moves, failed = programs.move_until([client, server], lambda: not client.runs())
-    tap.equal((moves, failed), (2 * MOVES, []), f"{name}: {moves} moves while it measures")
-    status, out = client.wait(seconds + launch.LIMIT_S)
-    report = json.loads(out) if status == 0 else {}
-    silent = [interval["sum"]["start"] for interval in report.get("intervals", []) if interval["sum"]["bytes"] == 0]
-    end = report.get("end", {})
-    bytes_there = end.get("sum_received", {}).get("bytes", 0)
-    tap.ok(status == 0 and "error" not in report and bytes_there > 0 and not silent, f"{name}: no error, no second without bytes",
-           (status, report.get("error"), bytes_there, silent, out[-500:]))
-    tap.note(f"{bytes_there >> 20} MB in {seconds} s with {moves} moves")
-    programs.end_all(name, [server])
+    run = programs.iperf(name, seconds, option)
+    bytes_there = run.report.get("end", {}).get("sum_received", {}).get("bytes", 0)
+    tap.ok(run.status == 0 and "error" not in run.report and bytes_there > 0 and not run.silent, f"{name}: no error, no second without bytes",
+           (run.status, run.report.get("error"), bytes_there, run.silent, run.out[-500:]))
+    tap.note(f"{bytes_there >> 20} MB in {seconds} s with {run.moves} moves")
+    programs.end_all(name, [run.server])
 
 
 def iperf3():

@@ -10,14 +10,17 @@ from family import HOSTS, VIAS, Actor, child_of, connect, echo, is_direct, moves
 from launch import tap  # noqa: E402
 
 
+def kid_of(server):
+    """What asks the server's child k."""
+    return lambda line: server.ask(f"tell('k', {line!r})")
+
+
 def serving(job, server, client, name):
     """Accept, fork, the parent closes, the child serves."""
     connect(server, client)
     pid = server.ask("kid('k')")
     server.ask("c.close()")
-
-    def kid(line):
-        return server.ask(f"tell('k', {line!r})")
+    kid = kid_of(server)
     echo(client, kid, f"{name}: the child serves")
     tap.ok(tap.until(lambda: child_of(job, f"0.{server.rank}", shown(server, pid)), launch.LIMIT_S), f"{name}: it is a member, its parent's child",
            rows(job))
@@ -51,9 +54,7 @@ def forking(job, server, client):
 def sharing(server, client):
     connect(server, client)
     pids = server.ask("os.getpid(), kid('k')")
-
-    def kid(line):
-        return server.ask(f"tell('k', {line!r})")
+    kid = kid_of(server)
     echo(client, kid, "a stream that two processes have: the child")
     echo(client, server.ask, "the parent")
     for who, actor in (("the parent", server), ("the peer", client)):
@@ -134,9 +135,7 @@ def prefork(server, client):
 def active(server, client):
     """A child connects, and listens by itself."""
     server.ask("kid('k')")
-
-    def kid(line):
-        return server.ask(f"tell('k', {line!r})")
+    kid = kid_of(server)
     client.ask("l = socket.create_server(('', 8001))")
     tap.equal(kid(f"c = socket.create_connection(('{client.address}', 8001))"), None, "a child connects")
     client.ask("s = l.accept()[0]")
@@ -205,17 +204,20 @@ def executed(server, client):
     tap.equal((client.ask("s.close()"), client.move()[0], server.move()[0]), (None, 0, 0), "both move")
 
 
+def child_member(job, server):
+    """A child of rank 0 has its connection, and is a member: (its number for the server, for us, what asks it)"""
+    pid = server.ask("kid('k')")
+    server.ask("c.close()")
+    number = shown(server, pid)
+    tap.ok(tap.until(lambda: child_of(job, "0.0", number), launch.LIMIT_S), "a child serves, and is a member")
+    return pid, number, kid_of(server)
+
+
 def replaced(job, server, client):
     """A child that is a member becomes another program, with its connection."""
     for moving in (False, True):
         connect(server, client)
-        pid = server.ask("kid('k')")
-        server.ask("c.close()")
-
-        def kid(line):
-            return server.ask(f"tell('k', {line!r})")
-        number = shown(server, pid)
-        tap.ok(tap.until(lambda: child_of(job, "0.0", number), launch.LIMIT_S), "a child serves, and is a member")
+        pid, number, kid = child_member(job, server)
         echo(client, kid, "it serves")
         if moving:
             moves(client, kid, "it is relinked before")
@@ -261,13 +263,7 @@ def root_replaced(job, client):
 def again(job, server, client):
     """The coordinator is killed while a child serves."""
     connect(server, client)
-    pid = server.ask("kid('k')")
-    server.ask("c.close()")
-
-    def kid(line):
-        return server.ask(f"tell('k', {line!r})")
-    number = shown(server, pid)
-    tap.ok(tap.until(lambda: child_of(job, "0.0", number), launch.LIMIT_S), "a child serves, and is a member")
+    _, number, kid = child_member(job, server)
     name = child_of(job, "0.0", number)
     job.kill()
     tap.ok(job.again().startswith("ready"), "another coordinator", job.said)
