@@ -8,7 +8,11 @@
 #include "image/say.h"
 #include "image/workspace.h"
 
-enum { AREAS_TRIES = 100 };
+enum {
+	AREAS_TRIES = 100,
+	AREAS_CLOCKS_S = 5, /* by which clocks may differ */
+	AREA_GONE = 1,      /* what is mapped was there when the list was read, and is not now */
+};
 
 static bool path_begins(const char *path, const char *with)
 {
@@ -54,6 +58,17 @@ static int area_refuse(struct workspace *ws, const struct image_area *a, const c
 	return image_say(ws->why, "mapping %s: %s", name, what);
 }
 
+/*
+ * A file that was made since the list was read that the target knows may have taken the name, the place and even the
+ * inode number of one that was mapped then.  Its time of change tells of the doubt, which is as good as its server's
+ * clock.  A mapping that was in doubt when that list was read is not tracked (areas_read_announced); so one that is, is the
+ * one that was there then, of a file that was not in doubt, whatever has been written to it since.
+ */
+static bool area_is_young(const struct workspace *ws, const struct stat *st)
+{
+	return ws->listed_s && st->st_ctim.tv_sec >= ws->listed_s - AREAS_CLOCKS_S;
+}
+
 static int area_of_file(struct workspace *ws, struct image_area *a, bool shared)
 {
 	bool deleted = path_ends(a->path, " (deleted)");
@@ -78,16 +93,19 @@ static int area_of_file(struct workspace *ws, struct image_area *a, bool shared)
 		return 0;
 	}
 	e = ms_fstatat(AT_FDCWD, a->path, &st, 0);
-	if (e)
-		return image_say(ws->why, "mapping of %s: %e", a->path, e);
+	if (e) {
+		image_say(ws->why, "mapping of %s: %e", a->path, e);
+		return e == -ENOENT ? AREA_GONE : -1;
+	}
 	if (!S_ISREG(st.st_mode))
 		return area_refuse(ws, a, "not a regular file");
 	a->file_size = (uint64_t)st.st_size;
+	a->young = area_is_young(ws, &st);
 	a->kind = shared ? IMAGE_AREA_SHARED_FILE : IMAGE_AREA_FILE;
 	return 0;
 }
 
-/* Sets kind and flags; kind 0: not in the image. */
+/* Sets kind and flags; kind 0: not in the image. 0, -1, or AREA_GONE. */
 static int area_classify(struct workspace *ws, struct image_area *a, bool shared)
 {
 	const char *path = a->path;
@@ -197,7 +215,8 @@ static void area_check_alone(struct workspace *ws, struct image_area *a, const s
 
 /*
  * The list of a running process is not read in one piece: it can show a
- * mapping twice, before and after a change. 1: it does, read again.
+ * mapping twice, before and after a change.  And what it names can be removed
+ * before it is looked at.  1: read again, with the reason if there may be one.
  */
 static int areas_read_once(struct workspace *ws)
 {
@@ -212,6 +231,7 @@ static int areas_read_once(struct workspace *ws)
 	while (proc_map_next(&at, &map)) {
 		struct image_area a = { .start = map.start, .end = map.end, .prot = (uint8_t)map.prot };
 		char *path = (char *)map.path;
+		int e;
 
 		if (map.start < below)
 			return 1;
@@ -222,8 +242,9 @@ static int areas_read_once(struct workspace *ws)
 		a.path = path;
 		if (a.start >= IMAGE_ZONE && a.end <= IMAGE_ZONE + IMAGE_ZONE_SIZE)
 			continue;
-		if (area_classify(ws, &a, map.shared))
-			return -1;
+		e = area_classify(ws, &a, map.shared);
+		if (e)
+			return e == AREA_GONE ? 1 : -1;
 		if (image_area_is_shared(&a))
 			a.object = image_object(makedev(map.major, map.minor), map.ino);
 		if (a.kind == IMAGE_AREA_SHARED_ANON)
@@ -239,10 +260,33 @@ static int areas_read_once(struct workspace *ws)
 int areas_read(struct workspace *ws)
 {
 	for (int i = 0; i < AREAS_TRIES; i++) {
-		int e = areas_read_once(ws);
+		int e;
 
+		ws->why[0] = 0;
+		e = areas_read_once(ws);
 		if (e <= 0)
 			return e;
 	}
-	return image_say(ws->why, "its mappings change all the time: no list of them could be read");
+	return ws->why[0] ? -1 : image_say(ws->why, "its mappings change all the time: no list of them could be read");
+}
+
+int areas_read_announced(struct workspace *ws)
+{
+	ws->listed_s = (int64_t)(ms_clock_ns(CLOCK_REALTIME) / 1000000000);
+	if (areas_read(ws))
+		return -1;
+	for (uint32_t i = 0; ws->tracking && i < ws->area_count; i++)
+		if (ws->areas[i].young)
+			tracking_leave(ws, &ws->areas[i]);
+	return 0;
+}
+
+int areas_read_final(struct workspace *ws)
+{
+	if (areas_read(ws))
+		return -1;
+	for (uint32_t i = 0; i < ws->area_count; i++)
+		if (ws->areas[i].young && !(ws->tracking && pages_are_tracked(ws, &ws->areas[i])))
+			ws->areas[i].flags |= IMAGE_AREA_NEW;
+	return 0;
 }

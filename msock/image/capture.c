@@ -379,8 +379,14 @@ static int send_pairs(struct workspace *ws)
 static void run_early(struct workspace *ws)
 {
 	ws->result = -1;
-	if (look(ws) || send_hello(ws) || send_vdso(ws) || send_areas(ws, false) || send_list(ws, IMAGE_TOUCH) ||
-	    send_pairs(ws) || measure_clocks(ws))
+	if (look(ws))
+		return;
+	if (!ws->src->stop_and_copy)
+		tracking_start(ws);
+	if (ws->tracking)
+		tracking_cover(ws);
+	if (areas_read_announced(ws) || send_hello(ws) || send_vdso(ws) || send_areas(ws, false) ||
+	    send_list(ws, IMAGE_TOUCH) || send_pairs(ws) || measure_clocks(ws))
 		return;
 	capture_step(ws, MS_STEP_LAID_OUT, 0, 0, 0, 0);
 	ws->result = live_send(ws) || advice_read(ws) ? -1 : 0;
@@ -562,7 +568,7 @@ static void run_send(struct workspace *ws)
 	if (send_freeze(ws) || collect(ws))
 		return;
 	capture_step(ws, MS_STEP_BAGGED, 0, 0, 0, 0);
-	if (image_await_asleep(ws->why) || areas_read(ws) || send_areas(ws, true))
+	if (image_await_asleep(ws->why) || areas_read_final(ws) || send_areas(ws, true))
 		return;
 	if (ws->tracking && send_keep(ws))
 		return;

@@ -20,7 +20,7 @@
 #define IMAGE_MAGIC 0x474d494du
 
 enum {
-	IMAGE_VERSION = 4,
+	IMAGE_VERSION = 5,
 	IMAGE_FRAME_HEAD = 16,
 	IMAGE_FRAME_MAX = 65536,
 	IMAGE_RUNS_MAX = 256,    /* runs of pages in one frame */
@@ -70,7 +70,12 @@ enum image_area_kind {
 	IMAGE_AREA_OBJECT, /* shared, of a memfd or a deleted file: the same object for all areas with this number */
 };
 
-enum { IMAGE_AREA_GROWSDOWN = 1, IMAGE_AREA_NORESERVE = 2, IMAGE_AREA_WHOLE = 4 /* all pages, read as from a file */ };
+enum {
+	IMAGE_AREA_GROWSDOWN = 1,
+	IMAGE_AREA_NORESERVE = 2,
+	IMAGE_AREA_WHOLE = 4, /* all pages, read as from a file */
+	IMAGE_AREA_NEW = 8,   /* of a file, in the final list: may not be what was mapped here in the first */
+};
 
 /* What the process has told the kernel of its memory, by madvise, mlock, mseal. */
 enum image_advice {
@@ -92,6 +97,7 @@ struct image_area {
 	uint64_t start, end;
 	uint8_t prot, kind, flags;
 	uint16_t advice; /* enum image_advice; only in the final list */
+	bool young;      /* its file may have come after the list that was announced; stays at the source */
 	uint64_t offset, file_size;
 	uint64_t object;  /* device and inode at the source, of shared memory */
 	const char *path; /* borrowed; "" if none */

@@ -4,12 +4,14 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/utsname.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <dirent.h>
@@ -19,11 +21,29 @@
 
 #include "proto/codec.h"
 
-enum { NEEDS_VERSION = 1, NEEDS_MAX = 4 << 20, PATH_SIZE = 4096, FLAGS_SIZE = 8192 };
+enum {
+	NEEDS_VERSION = 2,
+	NEEDS_MAX = 4 << 20,
+	PATH_SIZE = 4096,
+	FLAGS_SIZE = 8192,
+	FRESH_NS = 100000000, /* a file may change again within what the kernel's time of change can tell, some 10 ms */
+};
 
 enum need_kind {
-	NEED_CONTENT = 1, /* mapped, or open for reading: the same bytes */
-	NEED_SIZE,        /* may be written: the very file has to be there, and may have grown since */
+	NEED_NOTHING,   /* it was closed or removed since */
+	NEED_CONTENT,   /* mapped: the same bytes */
+	NEED_BEGINNING, /* open for reading: these bytes, and what somebody has added since */
+	NEED_SIZE,      /* may be written: the very file has to be there, and may have grown since */
+	NEED_NAME,      /* it changes all the time: it has to be there */
+};
+
+struct image_needs_file {
+	size_t at; /* in the bytes: its kind, its path behind it */
+	int fd;    /* the process's descriptor, or -1: it is mapped */
+	int held;  /* O_PATH: no other file gets its inode number meanwhile; or -1 */
+	dev_t dev;
+	ino_t ino;
+	struct timespec changed;
 };
 
 static int why_set(char why[IMAGE_WHY], const char *format, ...) __attribute__((format(printf, 2, 3)));
@@ -38,6 +58,11 @@ static int why_set(char why[IMAGE_WHY], const char *format, ...)
 	return -1;
 }
 
+static bool same_time(struct timespec a, struct timespec b)
+{
+	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+}
+
 /* Hashes that were computed, newest last; a daemon sees some hundred files. */
 static struct hashed {
 	dev_t dev;
@@ -48,19 +73,19 @@ static struct hashed {
 } * hashed;
 static size_t hashed_count, hashed_room;
 
-static const struct hashed *hashed_find(const struct stat *st)
+static const struct hashed *hashed_find(const struct stat *st, off_t size)
 {
 	for (size_t i = hashed_count; i-- > 0;) {
 		const struct hashed *h = &hashed[i];
 
-		if (h->dev == st->st_dev && h->ino == st->st_ino && h->size == st->st_size &&
-		    h->changed.tv_sec == st->st_mtim.tv_sec && h->changed.tv_nsec == st->st_mtim.tv_nsec)
+		if (h->dev == st->st_dev && h->ino == st->st_ino && h->size == size &&
+		    same_time(h->changed, st->st_mtim))
 			return h;
 	}
 	return NULL;
 }
 
-static void hashed_add(const struct stat *st, uint64_t hash)
+static void hashed_add(const struct stat *st, off_t size, uint64_t hash)
 {
 	if (hashed_count == hashed_room) {
 		size_t room = hashed_room ? 2 * hashed_room : 64;
@@ -71,14 +96,15 @@ static void hashed_add(const struct stat *st, uint64_t hash)
 		hashed = p;
 		hashed_room = room;
 	}
-	hashed[hashed_count++] = (struct hashed){ st->st_dev, st->st_ino, st->st_size, st->st_mtim, hash };
+	hashed[hashed_count++] = (struct hashed){ st->st_dev, st->st_ino, size, st->st_mtim, hash };
 }
 
-/* Hash of the content; 0, or an errno value. */
-static int file_hash(const char *path, struct stat *st, uint64_t *hash)
+/* Hash of its first bytes, so many if it has them; 0, or an errno value. */
+static int file_hash(const char *path, struct stat *st, uint64_t most, uint64_t *hash)
 {
 	const struct hashed *known;
 	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	off_t size;
 	void *p;
 	int e = 0;
 
@@ -88,19 +114,20 @@ static int file_hash(const char *path, struct stat *st, uint64_t *hash)
 		close(fd);
 		return EINVAL;
 	}
-	known = hashed_find(st);
+	size = (uint64_t)st->st_size < most ? st->st_size : (off_t)most;
+	known = hashed_find(st, size);
 	if (known) {
 		*hash = known->hash;
-	} else if (st->st_size == 0) {
+	} else if (size == 0) {
 		*hash = 0;
 	} else {
-		p = mmap(NULL, (size_t)st->st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+		p = mmap(NULL, (size_t)size, PROT_READ, MAP_PRIVATE, fd, 0);
 		if (p == MAP_FAILED) {
 			e = errno;
 		} else {
-			*hash = XXH3_64bits(p, (size_t)st->st_size);
-			munmap(p, (size_t)st->st_size);
-			hashed_add(st, *hash);
+			*hash = XXH3_64bits(p, (size_t)size);
+			munmap(p, (size_t)size);
+			hashed_add(st, size, *hash);
 		}
 	}
 	close(fd);
@@ -162,31 +189,84 @@ static uint64_t proc_kb(const char *path, const char *name)
 	return kb;
 }
 
-/* Files that were put down already: mappings of one library follow each other. */
 struct collect {
 	struct ms_codec c;
-	uint32_t count;
-	char last[PATH_SIZE];
+	struct image_needs_blob *needs;
+	char last[PATH_SIZE]; /* put down already: mappings of one library follow each other */
 };
 
-static int collect_file(struct collect *x, enum need_kind kind, const char *path, char why[IMAGE_WHY])
+static bool is_fresh(const struct stat *st)
 {
+	struct timespec now;
+	int64_t age;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	age = (now.tv_sec - st->st_ctim.tv_sec) * 1000000000LL + now.tv_nsec - st->st_ctim.tv_nsec;
+	return age > -FRESH_NS && age < FRESH_NS;
+}
+
+/* Room for one more; NULL: no memory. */
+static struct image_needs_file *collect_room(struct image_needs_blob *needs)
+{
+	struct image_needs_file *files = needs->files;
+
+	if (needs->count % 64 == 0)
+		files = realloc(files, (needs->count + 64) * sizeof(*files));
+	if (!files)
+		return NULL;
+	needs->files = files;
+	return &files[needs->count];
+}
+
+/*
+ * It has to be there at `path`.  In this process `here` leads to it; of a descriptor that is through `held`, which is
+ * taken over.  0, or an errno value.
+ */
+static int collect_file(struct collect *x, enum need_kind kind, const char *path, const char *here, int fd, int held)
+{
+	struct image_needs_file *f = collect_room(x->needs);
 	struct stat st;
 	uint64_t hash = 0;
 	int e;
 
-	if (strcmp(x->last, path) == 0)
-		return 0;
-	snprintf(x->last, sizeof(x->last), "%s", path);
-	e = kind == NEED_CONTENT ? file_hash(path, &st, &hash) : stat(path, &st) ? errno : 0;
+	if (!f)
+		return ENOMEM;
+	e = kind != NEED_SIZE ? file_hash(here, &st, UINT64_MAX, &hash) : stat(here, &st) ? errno : 0;
 	if (e)
-		return why_set(why, "%s: %s", path, strerror(e));
-	ms_put_u8(&x->c, (uint8_t)kind);
+		return e;
+	*f = (struct image_needs_file){
+		(size_t)(x->c.at - x->needs->bytes), fd, held, st.st_dev, st.st_ino, st.st_ctim
+	};
+	ms_put_u8(&x->c, (uint8_t)(is_fresh(&st) ? NEED_NAME : kind));
 	ms_put_str(&x->c, path);
 	ms_put_u64(&x->c, (uint64_t)st.st_size);
 	ms_put_u64(&x->c, hash);
-	x->count++;
+	x->needs->count++;
+	snprintf(x->last, sizeof(x->last), "%s", path);
 	return 0;
+}
+
+/* Whether it is mapped still, under the name that it had. */
+static bool is_mapped(pid_t pid, const char *file)
+{
+	char path[64], *line = NULL;
+	size_t room = 0;
+	ssize_t n;
+	bool found = false;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
+	f = fopen(path, "re");
+	while (f && !found && (n = getline(&line, &room, f)) > 0) {
+		const char *name = strchr(line, '/');
+
+		line[n - 1] = 0;
+		found = name && strcmp(name, file) == 0;
+	}
+	free(line);
+	if (f)
+		fclose(f);
+	return found;
 }
 
 static int collect_maps(struct collect *x, pid_t pid, char why[IMAGE_WHY])
@@ -207,13 +287,18 @@ static int collect_maps(struct collect *x, pid_t pid, char why[IMAGE_WHY])
 
 		line[n - 1] = 0;
 		/* What cannot move at all is refused by the member's own check, which has words for it. */
-		if (!file || !mode || strstr(file, " (deleted)") || strncmp(file, "/dev/", 5) == 0)
+		if (!file || !mode || strstr(file, " (deleted)") || strncmp(file, "/dev/", 5) == 0 ||
+		    strcmp(x->last, file) == 0)
 			continue;
-		e = collect_file(x, mode[4] == 's' ? NEED_SIZE : NEED_CONTENT, file, why);
+		e = collect_file(x, mode[4] == 's' ? NEED_SIZE : NEED_CONTENT, file, file, -1, -1);
+		if (e == ENOENT && !is_mapped(pid, file)) /* the program goes on: it has unmapped or removed it since */
+			e = 0;
+		if (e)
+			why_set(why, "%s: %s", file, strerror(e));
 	}
 	free(line);
 	fclose(f);
-	return e;
+	return e ? -1 : 0;
 }
 
 /* Access mode of a descriptor, from fdinfo; -1 if it is O_PATH or not to be had. */
@@ -233,11 +318,44 @@ static int descriptor_mode(pid_t pid, const char *fd)
 	return flags & O_PATH ? -1 : (int)(flags & O_ACCMODE);
 }
 
+/* The name that a file has now, which is held here by a descriptor. False: none, or it is not a regular one. */
+static bool held_file(int held, char file[PATH_SIZE], struct stat *st)
+{
+	char path[64];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", held);
+	n = readlink(path, file, PATH_SIZE - 1);
+	if (n <= 0 || file[0] != '/' || fstat(held, st) || !S_ISREG(st->st_mode) || !st->st_nlink)
+		return false;
+	file[n] = 0;
+	return strncmp(file, "/proc/", 6) &&
+	       strncmp(file, "/sys/", 5); /* the kernel's, and under other numbers than here */
+}
+
+/* The file itself, not what has its name by now. 0, or an errno value. */
+static int collect_held(struct collect *x, pid_t pid, const char *fd, int held, char file[PATH_SIZE])
+{
+	int mode = descriptor_mode(pid, fd);
+	char here[64];
+	struct stat st;
+	int e;
+
+	if (mode < 0 || !held_file(held, file, &st) || strcmp(x->last, file) == 0) {
+		close(held);
+		return 0;
+	}
+	snprintf(here, sizeof(here), "/proc/self/fd/%d", held);
+	e = collect_file(x, mode == O_RDONLY ? NEED_BEGINNING : NEED_SIZE, file, here, atoi(fd), held);
+	if (e)
+		close(held);
+	return e;
+}
+
 static int collect_descriptors(struct collect *x, pid_t pid, char why[IMAGE_WHY])
 {
 	char path[300], file[PATH_SIZE];
 	struct dirent *d;
-	struct stat st;
 	DIR *dir;
 	int e = 0;
 
@@ -246,36 +364,34 @@ static int collect_descriptors(struct collect *x, pid_t pid, char why[IMAGE_WHY]
 	if (!dir)
 		return why_set(why, "%s: %s", path, strerror(errno));
 	while (!e && (d = readdir(dir))) {
-		int mode;
-		ssize_t n;
+		int held;
 
+		snprintf(file, sizeof(file), "descriptor %s", d->d_name);
 		snprintf(path, sizeof(path), "/proc/%d/fd/%s", (int)pid, d->d_name);
-		n = readlink(path, file, sizeof(file) - 1);
-		if (n <= 0 || file[0] != '/' || stat(path, &st) || !S_ISREG(st.st_mode) || !st.st_nlink)
+		if (*d->d_name == '.')
 			continue;
-		file[n] = 0;
-		if (strncmp(file, "/proc/", 6) == 0 || strncmp(file, "/sys/", 5) == 0)
-			continue; /* the kernel's, and under other numbers than here */
-		mode = descriptor_mode(pid, d->d_name);
-		if (mode >= 0)
-			e = collect_file(x, mode == O_RDONLY ? NEED_CONTENT : NEED_SIZE, file, why);
+		held = open(path, O_PATH | O_CLOEXEC);
+		if (held >= 0)
+			e = collect_held(x, pid, d->d_name, held, file);
+		else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM)
+			e = errno; /* else it was closed since */
+		if (e)
+			why_set(why, "%s: %s", file, strerror(e));
 	}
 	closedir(dir);
-	return e;
+	return e ? -1 : 0;
 }
 
 int image_needs_collect(pid_t pid, struct image_needs_blob *needs, char why[IMAGE_WHY])
 {
 	struct collect *x = calloc(1, sizeof(*x));
-	uint8_t *bytes = malloc(NEEDS_MAX);
 	char flags[FLAGS_SIZE], path[64];
 	struct utsname uts;
 	struct ms_codec count;
 	int e;
 
-	needs->bytes = bytes;
-	needs->size = 0;
-	if (!x || !bytes) {
+	*needs = (struct image_needs_blob){ .bytes = malloc(NEEDS_MAX) };
+	if (!x || !needs->bytes) {
 		free(x);
 		image_needs_free(needs);
 		return why_set(why, "no memory");
@@ -283,7 +399,8 @@ int image_needs_collect(pid_t pid, struct image_needs_blob *needs, char why[IMAG
 	uname(&uts);
 	cpu_flags(flags, sizeof(flags));
 	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
-	ms_codec_init(&x->c, bytes, NEEDS_MAX);
+	x->needs = needs;
+	ms_codec_init(&x->c, needs->bytes, NEEDS_MAX);
 	ms_put_u8(&x->c, NEEDS_VERSION);
 	ms_codec_init(&count, ms_codec_skip(&x->c, 4), 4);
 	ms_put_str(&x->c, uts.machine);
@@ -292,19 +409,60 @@ int image_needs_collect(pid_t pid, struct image_needs_blob *needs, char why[IMAG
 	e = collect_maps(x, pid, why) || collect_descriptors(x, pid, why) ? -1 : 0;
 	if (!e && x->c.bad)
 		e = why_set(why, "the process has too many files");
-	ms_put_u32(&count, x->count);
-	needs->size = (size_t)(x->c.at - bytes);
+	ms_put_u32(&count, needs->count);
+	needs->size = (size_t)(x->c.at - needs->bytes);
 	free(x);
 	if (e)
 		image_needs_free(needs);
 	return e;
 }
 
+/* Whether the process has this very file still, under this name. */
+static bool has_still(const struct image_needs_file *f, pid_t pid, const char *path, struct stat *now)
+{
+	char link[64], file[PATH_SIZE];
+	struct stat open_now;
+
+	if (f->fd < 0)
+		return stat(path, now) == 0 && now->st_dev == f->dev && now->st_ino == f->ino && is_mapped(pid, path);
+	snprintf(link, sizeof(link), "/proc/%d/fd/%d", (int)pid, f->fd);
+	return stat(link, &open_now) == 0 && open_now.st_dev == f->dev && open_now.st_ino == f->ino &&
+	       held_file(f->held, file, now) && strcmp(file, path) == 0;
+}
+
+bool image_needs_holds(struct image_needs_blob *needs, pid_t pid, uint32_t which)
+{
+	const struct image_needs_file *f;
+	char path[PATH_SIZE];
+	struct ms_codec c;
+	struct stat now;
+	uint8_t *kind;
+
+	if (!which || which > needs->count)
+		return true;
+	f = &needs->files[which - 1];
+	kind = needs->bytes + f->at;
+	if (*kind == NEED_NOTHING)
+		return true;
+	ms_codec_init(&c, kind + 1, needs->size - f->at - 1);
+	ms_get_str(&c, path, sizeof(path));
+	if (!has_still(f, pid, path, &now))
+		*kind = NEED_NOTHING;
+	else if (*kind != NEED_NAME && !same_time(now.st_ctim, f->changed))
+		*kind = NEED_NAME;
+	else
+		return true;
+	return false;
+}
+
 void image_needs_free(struct image_needs_blob *needs)
 {
+	for (uint32_t i = 0; i < needs->count; i++)
+		if (needs->files[i].held >= 0)
+			close(needs->files[i].held);
+	free(needs->files);
 	free(needs->bytes);
-	needs->bytes = NULL;
-	needs->size = 0;
+	*needs = (struct image_needs_blob){ 0 };
 }
 
 static int check_flags(const char *want, char why[IMAGE_WHY])
@@ -334,20 +492,24 @@ static int check_file(struct ms_codec *c, char why[IMAGE_WHY])
 	ms_get_str(c, path, sizeof(path));
 	size = ms_get_u64(c);
 	want = ms_get_u64(c);
-	if (c->bad)
-		return 0; /* said by the caller */
-	e = kind == NEED_CONTENT ? file_hash(path, &st, &hash) : stat(path, &st) ? errno : 0;
+	if (c->bad || kind == NEED_NOTHING)
+		return 0; /* broken: said by the caller */
+	e = kind == NEED_CONTENT || kind == NEED_BEGINNING ? file_hash(path, &st, size, &hash)
+	    : stat(path, &st)                              ? errno
+							   : 0;
 	if (e)
 		return why_set(why, "%s here: %s", path, strerror(e));
-	if (kind == NEED_SIZE ? (uint64_t)st.st_size < size : (uint64_t)st.st_size != size)
+	if (kind == NEED_NAME)
+		return 0;
+	if (kind == NEED_CONTENT ? (uint64_t)st.st_size != size : (uint64_t)st.st_size < size)
 		return why_set(why, "%s differs here: %lld bytes instead of %llu", path, (long long)st.st_size,
 			       (unsigned long long)size);
-	if (kind == NEED_CONTENT && hash != want)
+	if (kind != NEED_SIZE && hash != want)
 		return why_set(why, "%s differs here: same size, other content", path);
 	return 0;
 }
 
-int image_needs_check(const void *bytes, size_t size, char why[IMAGE_WHY])
+int image_needs_check(const void *bytes, size_t size, uint32_t *which, char why[IMAGE_WHY])
 {
 	char machine[sizeof(((struct utsname *)0)->machine)], flags[FLAGS_SIZE];
 	struct utsname uts;
@@ -355,6 +517,7 @@ int image_needs_check(const void *bytes, size_t size, char why[IMAGE_WHY])
 	uint64_t want_kb, have_kb;
 	uint32_t count;
 
+	*which = 0;
 	ms_codec_init(&c, (void *)bytes, size);
 	if (ms_get_u8(&c) != NEEDS_VERSION)
 		return why_set(why, "the source's daemon is of another version");
@@ -374,7 +537,9 @@ int image_needs_check(const void *bytes, size_t size, char why[IMAGE_WHY])
 		return why_set(why, "not enough memory: %llu MB are wanted, %llu are free",
 			       (unsigned long long)want_kb / 1024, (unsigned long long)have_kb / 1024);
 	for (uint32_t i = 0; i < count && !c.bad; i++)
-		if (check_file(&c, why))
+		if (check_file(&c, why)) {
+			*which = i + 1;
 			return -1;
+		}
 	return c.bad ? why_set(why, "the source's list of needs is broken") : 0;
 }

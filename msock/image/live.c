@@ -162,11 +162,8 @@ int live_send(struct workspace *ws)
 	uint64_t before = UINT64_MAX;
 	int tries = 0, ready;
 
-	if (!ws->src->stop_and_copy)
-		tracking_start(ws);
 	if (!ws->tracking)
 		return capture_made(ws) || nothing_early(ws) ? -1 : 0;
-	tracking_cover(ws);
 	left_count(ws);
 	ws->expected = ws->left;
 	do {

@@ -90,6 +90,22 @@ int pages_guards(struct workspace *ws)
 	return 0;
 }
 
+bool pages_are_tracked(struct workspace *ws, const struct image_area *area)
+{
+	struct scan_arg arg = {
+		.size = sizeof(arg),
+		.start = area->start,
+		.end = area->end,
+		.vec = (uint64_t)ws->regions,
+		.vec_len = 1,
+		.max_pages = 1,
+		.category_mask = SCAN_WP_ALLOWED,
+		.return_mask = SCAN_WP_ALLOWED,
+	};
+
+	return ms_ioctl(ws->pagemap_fd, SCAN_IOCTL, &arg) > 0;
+}
+
 /* One run by one ioctl would be a call for each hole: the regions are fetched many at a time. */
 static long scan_regions(struct workspace *ws, const struct image_area *area, uint64_t at, uint64_t *walked)
 {

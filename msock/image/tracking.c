@@ -57,6 +57,13 @@ void tracking_cover(struct workspace *ws)
 	}
 }
 
+void tracking_leave(struct workspace *ws, const struct image_area *a)
+{
+	struct uffdio_range r = { a->start, a->end - a->start };
+
+	ms_ioctl(ws->uffd, UFFDIO_UNREGISTER, &r);
+}
+
 /* The protection goes with the descriptor. */
 void tracking_stop(struct workspace *ws)
 {

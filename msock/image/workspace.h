@@ -74,6 +74,7 @@ struct workspace {
 	char *maps; /* text of /proc/self/maps, cut into strings */
 	struct image_area *areas;
 	uint32_t area_count;
+	int64_t listed_s;          /* CLOCK_REALTIME before the list was read that the target knows; 0: none yet */
 	struct advice_run *advice; /* in order of address */
 	uint32_t advice_count;
 
@@ -111,6 +112,8 @@ struct workspace {
 
 /* areas.c: read the map list into ws->areas; refuses what cannot move, naming it. */
 int areas_read(struct workspace *ws);
+int areas_read_announced(struct workspace *ws); /* for the target; behind tracking_cover */
+int areas_read_final(struct workspace *ws);     /* in the freeze */
 void areas_name(const struct image_area *a, char *buf, size_t size);
 
 /* advice.c: what /proc/self/smaps tells beyond maps. Slow with much memory, so it is read before the freeze; what
@@ -124,6 +127,9 @@ int pages_send(struct workspace *ws, const struct image_area *area);
 int pages_flush(struct workspace *ws);
 int pages_finish(struct workspace *ws); /* flush, and the list of zero pages */
 int pages_guards(struct workspace *ws); /* send the list of guard pages that are not mappings of their own */
+
+/* Whether tracking knows the mapping: it is the one that was there when tracking began. */
+bool pages_are_tracked(struct workspace *ws, const struct image_area *area);
 
 /* Runs that hold something, as a list in frames of this type: *count starts at 0, and pages_list_end sends what is
  * left. */
@@ -160,8 +166,9 @@ int capture_ping(struct workspace *ws, uint64_t number, uint64_t *best); /* a qu
 void capture_step(struct workspace *ws, enum ms_step step, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
 
 /* tracking.c */
-void tracking_start(struct workspace *ws); /* sets uffd and tracking if the kernel can */
-void tracking_cover(struct workspace *ws); /* the areas that were read last */
+void tracking_start(struct workspace *ws);                             /* sets uffd and tracking if the kernel can */
+void tracking_cover(struct workspace *ws);                             /* the areas that were read last */
+void tracking_leave(struct workspace *ws, const struct image_area *a); /* it is not tracked after all */
 void tracking_stop(struct workspace *ws);
 
 /* frame.c */

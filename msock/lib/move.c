@@ -22,7 +22,6 @@
 enum {
 	MOVE_DRAIN_MS = 50, /* unless D_MOVE says more */
 	MOVE_TIMEOUT_MS = 30000,
-	MOVE_CHECKS = 2,
 	MOVE_LOOK_MS = 2,      /* application threads settle streams without an event for the engine */
 	MOVE_SHARED_MS = 1000, /* a peer that forks has a stream in two processes for a moment */
 	MOVE_HEIR_MS = 2000,   /* for a child's peers to know that it is one */
@@ -490,25 +489,26 @@ static int move_check_kin(void)
 	}
 }
 
-/* Sockets come and go while it looks: one that is not in the list yet is no reason to refuse. */
+/*
+ * The program goes on while it looks: files, pipes and sockets come and go, and what it finds may be half of a change.
+ * So a refusal is looked at again while the program's threads stand still, and the library's own descriptors too, which
+ * are all made and closed under the lock.  If a thread does not stop in time, what is found then holds all the same.
+ */
 static int move_check(void)
 {
 	int err;
 
-	for (int i = 0; i < MOVE_CHECKS; i++) {
-		ms_lock_take(&core.lock);
-		move_collect_fds();
-		ms_lock_give(&core.lock);
-		if (!image_check(&move.source, move.why))
-			return 0;
-	}
-	/* Where they come and go all the time they have to wait for once: all are made and closed under the lock. */
 	ms_lock_take(&core.lock);
+	move_collect_fds();
+	ms_lock_give(&core.lock);
+	if (!image_check(&move.source, move.why))
+		return 0;
+	sock_stand_still();
 	move_holds_lock = true;
 	move_collect_fds();
 	err = image_check(&move.source, move.why);
 	move_holds_lock = false;
-	ms_lock_give(&core.lock);
+	sock_go_on();
 	return err ? -1 : 0;
 }
 

@@ -182,7 +182,10 @@ void sock_consider(struct sock *s);          /* could it be direct now? then soc
 bool sock_is_settling(const struct sock *s); /* it is to be direct as soon as its pair is empty */
 void sock_pull_later(void);
 bool sock_swap_due(void);
-void sock_swap(void);                                /* by the agent or the mover */
+void sock_swap(void); /* by the agent or the mover */
+/* By the mover, no lock held: the program's threads stand still, as far as they can be stopped, and the lock is held. */
+void sock_stand_still(void);
+void sock_go_on(void);                               /* the lock is given */
 bool sock_pair_all(void);                            /* have all paired; true: all are */
 bool sock_accept_direct(struct sock *s, int number); /* a fresh number that no thread knows; false: make a pair */
 void sock_closing(struct sock *s, int fd);           /* the program is about to close this number */

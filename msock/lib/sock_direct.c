@@ -508,6 +508,27 @@ static void sock_swap_failed(const char *why)
 	sock_try_later(SWAP_TIRED_MS * 1000000ull);
 }
 
+/* Stop the program's threads. Lock held, but given meanwhile; `swapping` keeps the agent and the mover apart. */
+static int sock_pause(char why[IMAGE_WHY])
+{
+	int err;
+
+	swapping = true;
+	ms_lock_give(&core.lock);
+	err = image_pause(core.kick_signal, agent_is_ours, SWAP_TIMEOUT_MS * 1000000ull, why);
+	ms_lock_take(&core.lock);
+	return err;
+}
+
+/* In any case. The lock is given. */
+static void sock_unpause(void)
+{
+	swapping = false;
+	image_unpause();
+	sock_held_deliver();
+	ms_lock_give(&core.lock);
+}
+
 void sock_swap(void)
 {
 	char why[IMAGE_WHY] = "";
@@ -518,18 +539,34 @@ void sock_swap(void)
 		ms_lock_give(&core.lock);
 		return;
 	}
-	swapping = true;
-	ms_lock_give(&core.lock);
-	err = image_pause(core.kick_signal, agent_is_ours, SWAP_TIMEOUT_MS * 1000000ull, why);
-	ms_lock_take(&core.lock);
+	err = sock_pause(why);
 	if (err)
 		sock_swap_failed(why);
 	else
 		sock_swap_all();
-	swapping = false;
-	image_unpause();
-	sock_held_deliver();
-	ms_lock_give(&core.lock);
+	sock_unpause();
+}
+
+void sock_stand_still(void)
+{
+	struct timespec t = { 0, 100000 };
+	char why[IMAGE_WHY] = "";
+
+	ms_lock_take(&core.lock);
+	while (swapping) { /* by the agent, for SWAP_TIMEOUT_MS at most */
+		ms_lock_give(&core.lock);
+		ms_nanosleep(&t);
+		ms_lock_take(&core.lock);
+	}
+	if (sock_pause(why))
+		ms_log(LOG_INFO, "looks while threads go on: %s", why);
+}
+
+void sock_go_on(void)
+{
+	if (sock_first())
+		sock_try_later(0); /* what would have been considered meanwhile */
+	sock_unpause();
 }
 
 bool sock_hold(struct conn *c, uint32_t from, const struct stream_msg *msg)

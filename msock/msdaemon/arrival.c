@@ -131,13 +131,14 @@ static void on_late(void *user)
 
 static const struct image_door_ops door_ops = { .on_caller = on_caller, .on_late = on_late };
 
-static void answer(struct link *l, const Ms__MoveIn *in, const char *error, struct arrival *x)
+static void answer(struct link *l, const Ms__MoveIn *in, const char *error, uint32_t need, struct arrival *x)
 {
 	Ms__MoveInAnswer a = MS__MOVE_IN_ANSWER__INIT;
 
 	a.member = in->member;
 	a.m = in->m;
 	a.error = (char *)error;
+	a.need = need;
 	if (x) {
 		a.port = x->port;
 		a.token = (ProtobufCBinaryData){ sizeof(x->token), x->token };
@@ -213,29 +214,30 @@ void arrival_begin(struct daemon *d, struct link *l, const Ms__MoveIn *in)
 {
 	char why[IMAGE_WHY] = "";
 	struct member *m;
+	uint32_t need;
 
 	if (member_find(d, in->member)) {
-		answer(l, in, "it is on that host already", NULL);
+		answer(l, in, "it is on that host already", 0, NULL);
 		return;
 	}
 	if (!*d->restore_path || !strcmp(in->fault, "daemon-refuses")) {
-		answer(l, in, "msrestore is missing there", NULL);
+		answer(l, in, "msrestore is missing there", 0, NULL);
 		return;
 	}
-	if (image_needs_check(in->needs.data, in->needs.len, why)) {
-		answer(l, in, why, NULL);
+	if (image_needs_check(in->needs.data, in->needs.len, &need, why)) {
+		answer(l, in, why, need, NULL);
 		return;
 	}
 	m = arriving(d, l, in);
 	step(m->arrival, MS_STEP_FIT, 0);
 	if (open_arrival(d, m, in, why)) {
-		answer(l, in, *why ? why : "the restorer cannot be started there", NULL);
+		answer(l, in, *why ? why : "the restorer cannot be started there", 0, NULL);
 		arrival_destroy(m->arrival);
 		member_destroy(m);
 		return;
 	}
 	step(m->arrival, MS_STEP_SPAWNED, (uint64_t)m->pid);
-	answer(l, in, "", m->arrival);
+	answer(l, in, "", 0, m->arrival);
 }
 
 static void want_commit(struct arrival *x)

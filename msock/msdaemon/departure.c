@@ -56,7 +56,8 @@ struct departure {
 	uint8_t token[MS_TOKEN];
 	int sock; /* image connection; kept so that an abort can break a write that hangs */
 	struct event *wait;
-	bool told; /* the member has MS_D_MOVE and wants the outcome */
+	struct image_needs_blob needs; /* what the target was asked for */
+	bool told;                     /* the member has MS_D_MOVE and wants the outcome */
 	uint32_t drained, mirrored;
 	struct mirror *mirror; /* borrowed */
 	bool listed;           /* there are legs for it */
@@ -78,6 +79,7 @@ static void departure_destroy(struct departure *x)
 		close(x->sock);
 	if (x->wait)
 		event_free(x->wait);
+	image_needs_free(&x->needs);
 	free(x->to.host);
 	free(x->fault);
 	free(x->reason);
@@ -194,7 +196,7 @@ static void fail_sending(struct departure *x, const char *why)
 		want_abort(x);
 }
 
-static void ask_target(struct departure *x, const struct image_needs_blob *needs)
+static void ask_target(struct departure *x)
 {
 	struct member *m = x->member;
 	Ms__MoveIn in = MS__MOVE_IN__INIT;
@@ -202,7 +204,7 @@ static void ask_target(struct departure *x, const struct image_needs_blob *needs
 	in.member = m->id;
 	in.m = x->m;
 	in.pid = m->own_pid;
-	in.needs = (ProtobufCBinaryData){ needs->size, needs->bytes };
+	in.needs = (ProtobufCBinaryData){ x->needs.size, x->needs.bytes };
 	in.virtual_ip = kin_address(m);
 	in.data_port = m->data_port;
 	in.cookie = (ProtobufCBinaryData){ sizeof(m->cookie), m->cookie };
@@ -217,7 +219,7 @@ static void ask_target(struct departure *x, const struct image_needs_blob *needs
 	in.cpus = (ProtobufCBinaryData){ sizeof(m->seat.given), (uint8_t *)&m->seat.given };
 	link_send(mesh_link(m->d, &x->to), LINK_MSG(MOVE_IN, move_in, &in));
 	await(x, -1, 0, DEPARTURE_ANSWER_MS);
-	step(x, MS_STEP_COLLECTED, needs->size);
+	step(x, MS_STEP_COLLECTED, x->needs.size);
 }
 
 static void take_options(struct departure *x, const Ms__MoveBegin *b)
@@ -247,7 +249,6 @@ static int child_pump(struct member *m)
 void departure_begin(struct daemon *d, const Ms__MoveBegin *b)
 {
 	struct member *m = member_find(d, b->member);
-	struct image_needs_blob needs = { 0 };
 	char why[IMAGE_WHY] = "";
 	struct departure *x;
 
@@ -273,11 +274,10 @@ void departure_begin(struct daemon *d, const Ms__MoveBegin *b)
 	member_set_state(m, MEMBER_LEAVING, "MoveBegin");
 	if (!m->ours && (child_pump(m) || !*d->standin_path))
 		fail(x, m->pump ? "msstandin is missing here" : strerror(errno));
-	else if (image_needs_collect(m->pid, &needs, why))
+	else if (image_needs_collect(m->pid, &x->needs, why))
 		fail(x, why);
 	else
-		ask_target(x, &needs);
-	image_needs_free(&needs);
+		ask_target(x);
 }
 
 void departure_answer(struct daemon *d, const Ms__MoveInAnswer *a)
@@ -287,6 +287,11 @@ void departure_answer(struct daemon *d, const Ms__MoveInAnswer *a)
 
 	if (!x || x->state != DEPARTURE_ASKED)
 		return;
+	if (*a->error && !image_needs_holds(&x->needs, x->member->pid, a->need)) {
+		ask_target(x);
+		return;
+	}
+	image_needs_free(&x->needs);
 	if (*a->error || a->token.len != sizeof(x->token)) {
 		fail(x, *a->error ? a->error : "the target's answer cannot be read");
 		return;

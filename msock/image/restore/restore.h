@@ -22,6 +22,7 @@ enum { RESTORE_RUNS_MAX = 1 << 18 };
 struct restore_area {
 	struct image_area a;
 	uint64_t touched; /* pages that were announced */
+	bool absent;      /* its file is not there now: memory stands in for it until the final list */
 	bool opened;      /* writable for the restorer's sake: to be closed at the end */
 };
 

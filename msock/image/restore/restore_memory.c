@@ -31,7 +31,7 @@ static int area_error(const struct image_area *a, const char *what, int e)
 	return image_say(restore.why, "mapping %s at %x: %s: %e", a->path[0] ? a->path : "memory", a->start, what, e);
 }
 
-/* Most areas come several in a row from one file. */
+/* Most areas come several in a row from one file. -ENOENT: it is not there, or shorter than it was; restore.why says it. */
 static int file_of(const struct image_area *a)
 {
 	bool write = a->kind == IMAGE_AREA_SHARED_FILE; /* it may be made writable later */
@@ -44,16 +44,20 @@ static int file_of(const struct image_area *a)
 	last_file.fd = ms_open(a->path, (write ? O_RDWR : O_RDONLY) | O_CLOEXEC, 0);
 	if (last_file.fd < 0 && write && !(a->prot & PROT_WRITE))
 		last_file.fd = ms_open(a->path, O_RDONLY | O_CLOEXEC, 0);
-	if (last_file.fd < 0)
-		return area_error(a, "cannot open", last_file.fd);
+	if (last_file.fd < 0) {
+		area_error(a, "cannot open", last_file.fd);
+		return last_file.fd == -ENOENT ? -ENOENT : -1;
+	}
 	last_file.path = a->path;
 	last_file.write = write;
 	ms_fstat(last_file.fd, &st);
 	last_file.size = (uint64_t)st.st_size;
 found:
-	if (a->kind == IMAGE_AREA_FILE && last_file.size != a->file_size)
-		return image_say(restore.why, "%s is another file here: %u bytes, not %u", a->path, last_file.size,
-				 a->file_size);
+	if (a->kind == IMAGE_AREA_FILE && last_file.size < a->file_size) {
+		image_say(restore.why, "%s is another file here: %u bytes, not %u", a->path, last_file.size,
+			  a->file_size);
+		return -ENOENT;
+	}
 	return last_file.fd;
 }
 
@@ -99,7 +103,7 @@ static bool area_is_kernels(const struct image_area *a)
 	return a->kind == IMAGE_AREA_VDSO || a->kind == IMAGE_AREA_VVAR;
 }
 
-/* Maps [start, end) of the area. */
+/* Maps [start, end) of the area. -ENOENT: as file_of. */
 static int area_map(const struct image_area *a, uint64_t start, uint64_t end)
 {
 	int flags = MAP_FIXED_NOREPLACE;
@@ -132,7 +136,7 @@ static int area_map(const struct image_area *a, uint64_t start, uint64_t end)
 		offset = a->offset + (start - a->start);
 		fd = file_of(a);
 		if (fd < 0)
-			return -1;
+			return fd;
 	}
 	p = ms_mmap((void *)start, end - start, a->prot, flags, fd, (off_t)offset);
 	if (ms_is_error(p))
@@ -140,11 +144,31 @@ static int area_map(const struct image_area *a, uint64_t start, uint64_t end)
 	return 0;
 }
 
+/*
+ * The process goes on: what it had mapped when the list was read it may have removed since.  Pages for it may be on
+ * their way all the same, and go where they do no harm.
+ */
+static int area_map_absent(struct restore_area *area)
+{
+	struct image_area stand_in = area->a;
+
+	area->absent = true;
+	restore.why[0] = 0;
+	stand_in.kind = IMAGE_AREA_ANON;
+	return area_map(&stand_in, stand_in.start, stand_in.end);
+}
+
 int memory_map_early(void)
 {
-	for (uint32_t i = 0; i < restore.now.count; i++)
-		if (area_map(&restore.now.area[i].a, restore.now.area[i].a.start, restore.now.area[i].a.end))
+	for (uint32_t i = 0; i < restore.now.count; i++) {
+		struct restore_area *area = &restore.now.area[i];
+		int e = area_map(&area->a, area->a.start, area->a.end);
+
+		if (e == -ENOENT)
+			e = area_map_absent(area);
+		if (e)
 			return -1;
+	}
 	file_done();
 	return 0;
 }
@@ -236,9 +260,11 @@ void memory_touch(void)
  * May what is mapped for `old` stay where `new` overlaps it?  Pages may have
  * come already, so whatever is the same but for its bounds has to.
  */
-static bool area_keeps(const struct image_area *old, const struct image_area *new)
+static bool area_keeps(const struct restore_area *from, const struct image_area *new)
 {
-	if (old->kind != new->kind || old->flags != new->flags)
+	const struct image_area *old = &from->a;
+
+	if (from->absent || old->kind != new->kind || old->flags != new->flags)
 		return false;
 	switch (old->kind) {
 	case IMAGE_AREA_ANON:
@@ -270,7 +296,7 @@ static void unmap_gone(void)
 		for (uint32_t j = k; j < restore.next.count && restore.next.area[j].a.start < old->end; j++) {
 			const struct image_area *new = &restore.next.area[j].a;
 
-			if (!area_keeps(old, new))
+			if (!area_keeps(&restore.now.area[i], new))
 				continue;
 			if (new->start > at)
 				ms_munmap((void *)at, new->start - at);
@@ -298,6 +324,13 @@ static int stack_grow(const struct image_area *a)
 	return 0;
 }
 
+/* What stood in for it has got its pages, which will not come once more. */
+static bool is_back(const struct restore_area *from, const struct image_area *new)
+{
+	return from->absent && new->kind == IMAGE_AREA_FILE && !(new->flags &IMAGE_AREA_NEW) &&
+	       ms_streq(from->a.path, new->path);
+}
+
 /* Keep what is there, with the new protection; map the rest. */
 static int map_new(void)
 {
@@ -317,7 +350,9 @@ static int map_new(void)
 			uint64_t end = lowest(from->a.end, to->a.end);
 			int e = 0;
 
-			if (!area_keeps(&from->a, &to->a))
+			if (is_back(from, &to->a))
+				return image_say(restore.why, "%s was not there for a moment", to->a.path);
+			if (!area_keeps(from, &to->a))
 				continue;
 			if ((to->a.flags & IMAGE_AREA_GROWSDOWN) && at < start && end == to->a.end) {
 				if (stack_grow(&to->a))
