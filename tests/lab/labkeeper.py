@@ -124,7 +124,8 @@ class Keeper:
             subprocess.run(["tc", "qdisc", "replace", "dev", name, "root", "tbf", "rate", message["amount"], "burst", "64kb",
                             "latency", "50ms"], check=True, stdin=subprocess.DEVNULL)
         elif verb == "quota":
-            self.groups[name] = labgroup.Group(f"{os.path.basename(self.directory)}-{name}", int(message["amount"]))
+            percent, _, processor = message["amount"].partition("@")
+            self.groups[name] = labgroup.Group(f"{os.path.basename(self.directory)}-{name}", int(percent), processor or None)
             self.groups[name].take(self.hosts[name][1])
         elif verb == "list":
             return {"hosts": {n: init for n, (_, init, _) in self.hosts.items()}}

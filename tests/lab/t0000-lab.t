@@ -121,10 +121,12 @@ def quota(directory):
     if not any(os.access(f"/sys/fs/cgroup/{name}", os.W_OK) for name in ("cpu", "cgroup.subtree_control")):
         return tap.skip("a host's share of a processor", "no control group can be made here")
     work = "import time; s = time.monotonic()\nwhile time.process_time() < 0.2: pass\nprint(time.monotonic() - s)"
-    done = lab(directory, "quota", "h3", "25")
+    done = lab(directory, "quota", "h3", "25@0")
     tap.equal(done.returncode, 0, "quota")
     took = float(lab(directory, "run", "h3", "/usr/bin/python3", "-c", work).stdout)
-    return tap.ok(took > 0.6, "a host gets no more than its share", took)
+    tap.ok(took > 0.6, "a host gets no more than its share", took)
+    words = ["/usr/bin/python3", "-c", "import os; print(os.sched_getaffinity(0))"]
+    return tap.equal(lab(directory, "run", "h3", *words).stdout, "{0}\n", "and that of one processor")
 
 
 def groups(directory):

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: MIT
 """The balancer against the best placement that does not change, on hosts of unequal speed with a foreign program on one.
 
-Four lab hosts have 100, 50, 25 and 25 % of a processor (control groups); from a third of the run on somebody else's program
-runs on the first. A stencil (heat2d) and a code whose ranks have unequal work (particles), 8 ranks each:
+Four lab hosts have 100, 50, 25 and 25 % of a processor (control groups), the first has this machine's first processor to
+itself, the others share the second; from a third of the run on somebody else's program runs on the first. A stencil (heat2d) and a code whose ranks have unequal work (particles), 8 ranks each:
 
 - unbalanced: two ranks a host, to the end;
 - best: of all placements that do not change, up to what is equal (hosts, ranks of equal work), the foreign program
@@ -127,7 +127,7 @@ class Unequal(jobs.Lab):
         super().__init__(len(SHARES))
         self.hostfile = os.path.join(self.shared, "hosts")
         for host, share in zip(self.hosts, SHARES):
-            self.lab("quota", host, str(share))
+            self.lab("quota", host, f"{share}@{int(host != self.hosts[0])}")
 
     def mpiexec(self, ranks, launcher="msock", hosts=None):
         return [jobs.command("mpiexec"), "-launcher", launcher, *self.mpiexec_options, "-f", self.hostfile, "-n", str(ranks)]
