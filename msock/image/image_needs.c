@@ -26,6 +26,7 @@ enum {
 	NEEDS_MAX = 4 << 20,
 	PATH_SIZE = 4096,
 	FLAGS_SIZE = 8192,
+	HASHED_MAX = 4096,
 	FRESH_NS = 100000000, /* a file may change again within what the kernel's time of change can tell, some 10 ms */
 };
 
@@ -63,7 +64,7 @@ static bool same_time(struct timespec a, struct timespec b)
 	return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
 }
 
-/* Hashes that were computed, newest last; a daemon sees some hundred files. */
+/* Hashes that were computed, newest last; a daemon sees some hundred files, and those that are written to again and again. */
 static struct hashed {
 	dev_t dev;
 	ino_t ino;
@@ -87,6 +88,8 @@ static const struct hashed *hashed_find(const struct stat *st, off_t size)
 
 static void hashed_add(const struct stat *st, off_t size, uint64_t hash)
 {
+	if (hashed_count == HASHED_MAX)
+		hashed_count = 0;
 	if (hashed_count == hashed_room) {
 		size_t room = hashed_room ? 2 * hashed_room : 64;
 		void *p = realloc(hashed, room * sizeof(*hashed));
@@ -231,13 +234,17 @@ static int collect_file(struct collect *x, enum need_kind kind, const char *path
 
 	if (!f)
 		return ENOMEM;
-	e = kind != NEED_SIZE ? file_hash(here, &st, UINT64_MAX, &hash) : stat(here, &st) ? errno : 0;
+	if (stat(here, &st))
+		return errno;
+	if (is_fresh(&st))
+		kind = NEED_NAME;
+	e = kind == NEED_CONTENT || kind == NEED_BEGINNING ? file_hash(here, &st, UINT64_MAX, &hash) : 0;
 	if (e)
 		return e;
 	*f = (struct image_needs_file){
 		(size_t)(x->c.at - x->needs->bytes), fd, held, st.st_dev, st.st_ino, st.st_ctim
 	};
-	ms_put_u8(&x->c, (uint8_t)(is_fresh(&st) ? NEED_NAME : kind));
+	ms_put_u8(&x->c, (uint8_t)kind);
 	ms_put_str(&x->c, path);
 	ms_put_u64(&x->c, (uint64_t)st.st_size);
 	ms_put_u64(&x->c, hash);

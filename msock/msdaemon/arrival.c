@@ -18,7 +18,7 @@
 #include "proto/log.h"
 #include "proto/net.h"
 
-enum { ARRIVAL_DIAL_S = 10 }; /* seconds for the source to make the image connection */
+enum { ARRIVAL_DIAL_S = 20 }; /* seconds for the source to make the image connection */
 
 /*
  * What has come, in any order; the record is asked for when image_ok, pump and

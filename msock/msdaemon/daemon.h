@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/queue.h>
+#include <time.h>
 
 #include "image/image.h"
 #include "proto/link.h"
@@ -62,6 +63,7 @@ void daemon_end(struct daemon *d, int code) __attribute__((noreturn));
 /* Ask the coordinator for ABORTED. */
 void daemon_want_abort(struct daemon *d, uint32_t member, uint64_t m, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
+uint64_t daemon_clock_ns(clockid_t clock);
 /* Says a step that is done; then the fault that was asked for here. `also`: what waits on that link goes first, too. */
 void daemon_step(struct daemon *d, uint32_t member, uint64_t m, enum ms_step step, const char *fault, struct link *also,
 		 uint64_t figure);

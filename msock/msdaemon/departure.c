@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "image/image_needs.h"
@@ -25,6 +26,8 @@
 
 enum {
 	DEPARTURE_ANSWER_MS = 20000, /* for the target's daemon to answer; it may have to hash files first */
+	DEPARTURE_DIAL_MS = 2000,    /* for one try to make the image connection; for all of them ANSWER_MS */
+	DEPARTURE_PAUSE_MS = 300,    /* between two tries */
 	DEPARTURE_WORD_MS = 500,     /* for its word about why the image connection is at its end */
 };
 
@@ -54,7 +57,9 @@ struct departure {
 	char *fault;
 	uint64_t hash_key;
 	uint8_t token[MS_TOKEN];
-	int sock; /* image connection; kept so that an abort can break a write that hangs */
+	uint16_t port;        /* where the target takes the image */
+	uint64_t dial_end_ns; /* CLOCK_MONOTONIC */
+	int sock;             /* image connection; kept so that an abort can break a write that hangs */
 	struct event *wait;
 	struct image_needs_blob needs; /* what the target was asked for */
 	bool told;                     /* the member has MS_D_MOVE and wants the outcome */
@@ -140,28 +145,18 @@ static void fail_unreachable(struct departure *x, const char *why)
 	fail(x, text);
 }
 
+static void dialled(struct departure *x, bool late);
+
 static void wait_cb(evutil_socket_t fd, short what, void *arg)
 {
 	struct departure *x = arg;
-	int err = 0;
-	socklen_t size = sizeof(err);
 
-	if (x->state == DEPARTURE_FAILED) {
+	if (x->state == DEPARTURE_FAILED)
 		want_abort(x);
-		return;
-	}
-	if (what & EV_TIMEOUT) {
+	else if (x->state == DEPARTURE_DIALLING)
+		dialled(x, what & EV_TIMEOUT);
+	else
 		fail_unreachable(x, "no answer");
-		return;
-	}
-	/* DIALLING: the connection is made or refused. The token is the first thing on it. */
-	getsockopt(x->sock, SOL_SOCKET, SO_ERROR, &err, &size);
-	if (err || send(x->sock, x->token, sizeof(x->token), MSG_NOSIGNAL) != sizeof(x->token)) {
-		fail_unreachable(x, strerror(err ? err : errno));
-		return;
-	}
-	set_state(x, DEPARTURE_WAITING);
-	step(x, MS_STEP_DIALLED, 0);
 }
 
 /* Await fd's event (or only an answer, fd -1) for a bounded time. */
@@ -173,6 +168,54 @@ static void await(struct departure *x, int fd, short what, int limit_ms)
 		event_free(x->wait);
 	x->wait = event_new(x->member->d->base, fd, what, wait_cb, x);
 	event_add(x->wait, &limit);
+}
+
+/* A link that is cut may be there again before the time is over; whoever refuses does so again. */
+static void dial_failed(struct departure *x, int err)
+{
+	bool cut = err == EHOSTUNREACH || err == ENETUNREACH || err == ETIMEDOUT;
+
+	if (x->sock >= 0)
+		close(x->sock);
+	x->sock = -1;
+	if (cut && daemon_clock_ns(CLOCK_MONOTONIC) < x->dial_end_ns)
+		await(x, -1, 0, DEPARTURE_PAUSE_MS);
+	else
+		fail_unreachable(x, err == ETIMEDOUT ? "no answer" : strerror(err));
+}
+
+static void dial(struct departure *x)
+{
+	struct sockaddr_in to = net_address(x->to.ip, x->port), from = net_address(x->member->d->ip, 0);
+
+	x->sock = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (x->sock < 0 || bind(x->sock, (struct sockaddr *)&from, sizeof(from)) ||
+	    (connect(x->sock, (struct sockaddr *)&to, sizeof(to)) && errno != EINPROGRESS))
+		dial_failed(x, errno);
+	else
+		await(x, x->sock, EV_WRITE, DEPARTURE_DIAL_MS);
+}
+
+/* The connection is made or refused, or it is time for another try. The token is the first thing on it. */
+static void dialled(struct departure *x, bool late)
+{
+	int err = late ? ETIMEDOUT : 0;
+	socklen_t size = sizeof(err);
+
+	if (x->sock < 0) {
+		dial(x);
+		return;
+	}
+	if (!late)
+		getsockopt(x->sock, SOL_SOCKET, SO_ERROR, &err, &size);
+	if (!err && send(x->sock, x->token, sizeof(x->token), MSG_NOSIGNAL) != sizeof(x->token))
+		err = errno;
+	if (err) {
+		dial_failed(x, err);
+		return;
+	}
+	set_state(x, DEPARTURE_WAITING);
+	step(x, MS_STEP_DIALLED, 0);
 }
 
 static bool target_has_closed(const struct departure *x)
@@ -283,7 +326,6 @@ void departure_begin(struct daemon *d, const Ms__MoveBegin *b)
 void departure_answer(struct daemon *d, const Ms__MoveInAnswer *a)
 {
 	struct departure *x = find(d, a->member, a->m);
-	struct sockaddr_in to, from;
 
 	if (!x || x->state != DEPARTURE_ASKED)
 		return;
@@ -298,16 +340,10 @@ void departure_answer(struct daemon *d, const Ms__MoveInAnswer *a)
 	}
 	step(x, MS_STEP_ANSWERED, 0);
 	memcpy(x->token, a->token.data, sizeof(x->token));
-	to = net_address(x->to.ip, (uint16_t)a->port);
-	from = net_address(d->ip, 0);
-	x->sock = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (x->sock < 0 || bind(x->sock, (struct sockaddr *)&from, sizeof(from)) ||
-	    (connect(x->sock, (struct sockaddr *)&to, sizeof(to)) && errno != EINPROGRESS)) {
-		fail_unreachable(x, strerror(errno));
-		return;
-	}
+	x->port = (uint16_t)a->port;
+	x->dial_end_ns = daemon_clock_ns(CLOCK_MONOTONIC) + DEPARTURE_ANSWER_MS * 1000000ull;
 	set_state(x, DEPARTURE_DIALLING);
-	await(x, x->sock, EV_WRITE, DEPARTURE_ANSWER_MS);
+	dial(x);
 }
 
 /* Identity of the member's end of each channel; of a forked child its family's. */

@@ -64,7 +64,7 @@ void daemon_want_abort(struct daemon *d, uint32_t member, uint64_t m, const char
 	link_send(d->coordinator, LINK_MSG(WANT_ABORT, want_abort, &w));
 }
 
-static uint64_t now_ns(clockid_t clock)
+uint64_t daemon_clock_ns(clockid_t clock)
 {
 	struct timespec t;
 
@@ -82,8 +82,8 @@ void daemon_step(struct daemon *d, uint32_t member, uint64_t m, enum ms_step ste
 	s.m = m;
 	s.step = step;
 	s.host = d->host;
-	s.mono_ns = now_ns(CLOCK_MONOTONIC);
-	s.wall_ns = now_ns(CLOCK_REALTIME);
+	s.mono_ns = daemon_clock_ns(CLOCK_MONOTONIC);
+	s.wall_ns = daemon_clock_ns(CLOCK_REALTIME);
 	s.n_figures = 1;
 	s.figures = &figure;
 	link_send(d->coordinator, LINK_MSG(STEP, step, &s));

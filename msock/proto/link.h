@@ -23,6 +23,7 @@
 enum {
 	LINK_FRAME_MAX = 8 << 20, /* bytes of a message */
 	LINK_HANDSHAKE_S = 10,    /* seconds */
+	LINK_RETRY_MS = 1000,     /* no longer than this between two tries to get through a link that is cut */
 	LINK_SILENCE_MS = 15000,  /* an end that answers nothing for so long is gone */
 };
 
