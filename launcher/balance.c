@@ -6,8 +6,9 @@
 #include <string.h>
 
 enum {
-	BALANCE_NORM = 12,    /* the power of the mean that stands for the maximum */
-	BALANCE_REFUSALS = 7, /* in a row; more make no difference */
+	BALANCE_NORM = 12,        /* the power of the mean that stands for the maximum */
+	BALANCE_REFUSALS = 7,     /* in a row; more make no difference */
+	BALANCE_EXCHANGES = 4096, /* ranks times hosts; more take too long to try */
 };
 
 static const double guess_base_s = 0.3, guess_bytes_s = 100e6, load_least = 0.02, step_least = 0.02;
@@ -54,6 +55,22 @@ double balance_machine_time(const struct cluster *c, size_t machine)
 		return 0;
 	most /= has < 1 ? has : 1; /* one rank's work is not divided; threads of a rank are not known of */
 	return sum / has > most ? sum / has : most;
+}
+
+size_t balance_slowest(const struct cluster *c)
+{
+	size_t machine = 0;
+	double most = -1;
+
+	for (size_t i = 0; i < c->machine_count; i++) {
+		double t = balance_machine_time(c, i);
+
+		if (t <= most)
+			continue;
+		most = t;
+		machine = i;
+	}
+	return machine;
 }
 
 double balance_time(const struct balance *b)
@@ -122,13 +139,18 @@ struct snapshot { /* of what moves change */
 	struct cluster_rank *ranks;
 };
 
+static void *allocate(size_t size)
+{
+	void *p = malloc(size + 1);
+
+	if (!p)
+		abort();
+	return p;
+}
+
 static void *copy(const void *list, size_t size)
 {
-	void *to = malloc(size + 1);
-
-	if (!to)
-		abort();
-	return memcpy(to, list, size);
+	return memcpy(allocate(size), list, size);
 }
 
 static void snapshot_take(const struct cluster *c, struct snapshot *s)
@@ -138,11 +160,15 @@ static void snapshot_take(const struct cluster *c, struct snapshot *s)
 	s->ranks = copy(c->ranks, c->rank_count * sizeof(*c->ranks));
 }
 
-static void snapshot_restore(struct cluster *c, struct snapshot *s)
+static void snapshot_restore(struct cluster *c, const struct snapshot *s)
 {
 	memcpy(c->machines, s->machines, c->machine_count * sizeof(*c->machines));
 	memcpy(c->hosts, s->hosts, c->host_count * sizeof(*c->hosts));
 	memcpy(c->ranks, s->ranks, c->rank_count * sizeof(*c->ranks));
+}
+
+static void snapshot_free(struct snapshot *s)
+{
 	free(s->machines);
 	free(s->hosts);
 	free(s->ranks);
@@ -177,27 +203,136 @@ static unsigned look_ahead(struct balance *b, const struct policy *p, struct bal
 	return n;
 }
 
-unsigned balance_plan(struct balance *b, const struct policy *p, struct balance_step *steps,
-		      struct balance_step *rejected, bool *has_rejected)
+/* How many of them, from the first on, are best as one; 0: none is worth it. *most: what a plan has to bring, net of its cost. */
+static unsigned best_part(const struct balance *b, const struct balance_step *steps, unsigned n, double *most)
 {
-	struct snapshot before;
-	unsigned n, best = 0;
-	double most = 0, cost = 0;
+	unsigned best = 0;
+	double cost = 0;
 
-	snapshot_take(b->c, &before);
-	n = look_ahead(b, p, steps);
-	snapshot_restore(b->c, &before);
-	for (unsigned i = 0; i < n; i++) { /* the first i + 1 of them, as one */
+	for (unsigned i = 0; i < n; i++) {
 		struct balance_step all = steps[i];
 
 		all.before = steps[0].before;
 		balance_weigh(b, &all);
 		all.cost_s = cost += steps[i].cost_s;
-		if (!balance_worth(b, &all) || all.gain_s - cost <= most)
+		if (!balance_worth(b, &all) || all.gain_s - cost <= *most)
 			continue;
-		most = all.gain_s - cost;
+		*most = all.gain_s - cost;
 		best = i + 1;
 	}
+	return best;
+}
+
+/* The best move away from a machine; false: none makes a step shorter than `most`. */
+static bool best_from(struct balance *b, const struct policy *p, size_t machine, double most, struct balance_step *s)
+{
+	bool found = false;
+
+	for (size_t r = 0; r < b->c->rank_count; r++) {
+		if (b->c->hosts[b->c->ranks[r].host].machine != machine)
+			continue;
+		for (size_t h = 0; h < b->c->host_count; h++) {
+			double t;
+
+			if (!balance_may(b, r, h) || (t = balance_after(b, p, r, h)) >= most)
+				continue;
+			most = t;
+			*s = (struct balance_step){ .rank = r, .to = h };
+			found = true;
+		}
+	}
+	return found;
+}
+
+/* The first of the steps is given; the machine where it leads gives up what it can in return. Returns how many they are. */
+static unsigned make_room(struct balance *b, const struct policy *p, struct balance_step *steps)
+{
+	size_t machine = b->c->hosts[steps->to].machine;
+	unsigned n = 0;
+
+	do {
+		struct balance_step *s = &steps[n++];
+
+		s->from = b->c->ranks[s->rank].host;
+		s->before = p->time(b);
+		s->after = balance_after(b, p, s->rank, s->to);
+		balance_weigh(b, s);
+		make_step(b, s);
+	} while (n < b->limits.moves && best_from(b, p, machine, p->time(b), &steps[n]));
+	return n;
+}
+
+/*
+ * A heavy rank that should leave the slowest machine may find no room until others have left: what the next single move
+ * brings does not tell.  So each rank there is tried on each machine, which gives ranks of its own away then.  *most as
+ * for best_part.  Returns how many moves, in steps; 0: none is worth it.
+ */
+static unsigned exchange(struct balance *b, const struct policy *p, struct balance_step *steps, double *most)
+{
+	struct balance_step *tried = allocate(b->limits.moves * sizeof(*steps));
+	size_t from = balance_slowest(b->c);
+	struct snapshot before;
+	unsigned best = 0;
+
+	snapshot_take(b->c, &before);
+	for (size_t r = 0; r < b->c->rank_count; r++) {
+		if (b->c->hosts[b->c->ranks[r].host].machine != from)
+			continue;
+		for (size_t h = 0; h < b->c->host_count; h++) {
+			unsigned n;
+
+			if (!balance_may(b, r, h))
+				continue;
+			tried[0] = (struct balance_step){ .rank = r, .to = h };
+			n = best_part(b, tried, make_room(b, p, tried), most);
+			snapshot_restore(b->c, &before);
+			if (n < 2) /* one alone the policy has seen itself */
+				continue;
+			best = n;
+			memcpy(steps, tried, n * sizeof(*steps));
+		}
+	}
+	snapshot_free(&before);
+	free(tried);
+	return best;
+}
+
+/* Each bears what all of them bring. */
+static void tie(const struct balance *b, struct balance_step *steps, unsigned n)
+{
+	struct balance_step all = steps[n - 1];
+
+	all.before = steps[0].before;
+	balance_weigh(b, &all);
+	for (unsigned i = 0; i < n; i++) {
+		steps[i].before = all.before;
+		steps[i].after = all.after;
+		steps[i].gain_s = all.gain_s;
+		steps[i].together = n;
+	}
+}
+
+unsigned balance_plan(struct balance *b, const struct policy *p, struct balance_step *steps,
+		      struct balance_step *rejected, bool *has_rejected)
+{
+	struct balance_step *other = allocate(b->limits.moves * sizeof(*steps));
+	struct snapshot before;
+	unsigned n, best, more = 0;
+	double most = 0;
+
+	snapshot_take(b->c, &before);
+	n = look_ahead(b, p, steps);
+	snapshot_restore(b->c, &before);
+	snapshot_free(&before);
+	best = best_part(b, steps, n, &most);
+	if (p->exchanges && b->c->rank_count * b->c->host_count <= BALANCE_EXCHANGES)
+		more = exchange(b, p, other, &most);
+	if (more) {
+		tie(b, other, more);
+		memcpy(steps, other, more * sizeof(*steps));
+		n = best = more;
+	}
+	free(other);
 	for (unsigned i = 0; i < best; i++)
 		make_step(b, &steps[i]);
 	*has_rejected = !best && n;

@@ -38,6 +38,7 @@ struct balance_step {
 	size_t rank, from, to; /* indices */
 	double before, after;  /* time of a step, the present one being 1 */
 	double gain_s, cost_s;
+	unsigned together; /* 0, or so many moves bring this gain only together: figures are of all, but for the cost */
 };
 
 /* How a policy looks: the next move that it would make, or false. It must fit the memory and the settling time. */
@@ -45,6 +46,7 @@ struct policy {
 	const char *name, *help;
 	bool (*next)(const struct balance *b, struct balance_step *out);
 	double (*time)(const struct balance *b); /* what it makes small; balance_time but for those that weigh more */
+	bool exchanges;                          /* looks for moves that bring something only together, too */
 };
 
 /* NULL at the end. */
@@ -55,6 +57,7 @@ const struct policy *balance_policy(const char *name);
 double balance_time(const struct balance *b);
 /* Time of a step on one machine as it is now. */
 double balance_machine_time(const struct cluster *c, size_t machine);
+size_t balance_slowest(const struct cluster *c);
 /* May it go there at all? */
 bool balance_may(const struct balance *b, size_t rank, size_t host);
 /* What `time` would be. */

@@ -199,10 +199,12 @@ static void tell(const struct balance *b, const struct balance_step *s, const ch
 {
 	uint32_t member = b->c->ranks[s->rank].member;
 
-	printf("%srank %u.%u %s -> %s: a step takes %.2f instead of %.2f: %.1f s gained in %.0f s, for %.1f s of "
-	       "moving\n",
-	       lead, MS_MEMBER_WORLD(member), MS_MEMBER_RANK(member), b->c->hosts[s->from].name,
-	       b->c->hosts[s->to].name, s->after, s->before, s->gain_s, b->limits.horizon_s, s->cost_s);
+	printf("%srank %u.%u %s -> %s: ", lead, MS_MEMBER_WORLD(member), MS_MEMBER_RANK(member),
+	       b->c->hosts[s->from].name, b->c->hosts[s->to].name);
+	if (s->together)
+		printf("%u moves together: ", s->together);
+	printf("a step takes %.2f instead of %.2f: %.1f s gained in %.0f s, for %.1f s of moving\n", s->after,
+	       s->before, s->gain_s, b->limits.horizon_s, s->cost_s);
 	fflush(stdout);
 }
 
@@ -265,6 +267,8 @@ static bool round_made(struct client *client, const struct wish *w, const Ms__Ps
 
 			take_outcome(mean_of(means, c.ranks[steps[i].rank].member), w, moved, at_s);
 			good = moved && good;
+			if (!moved && steps[i].together)
+				break; /* without this one the others bring nothing, or the contrary */
 		}
 	}
 	if (!n && has_rejected && !w->quiet)

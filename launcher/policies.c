@@ -37,23 +37,7 @@ static bool greedy_next(const struct balance *b, struct balance_step *out)
 }
 
 const struct policy policy_greedy = { "greedy", "the move that makes the slowest machine fastest", greedy_next,
-				      balance_time };
-
-static size_t slowest(const struct balance *b)
-{
-	size_t machine = 0;
-	double most = -1;
-
-	for (size_t i = 0; i < b->c->machine_count; i++) {
-		double t = balance_machine_time(b->c, i);
-
-		if (t <= most)
-			continue;
-		most = t;
-		machine = i;
-	}
-	return machine;
-}
+				      balance_time, true };
 
 /*
  * Only from the slowest machine, and there the rank that leaves the two machines most alike: it takes away what is too
@@ -61,7 +45,7 @@ static size_t slowest(const struct balance *b)
  */
 static bool refine_next(const struct balance *b, struct balance_step *out)
 {
-	size_t from = slowest(b);
+	size_t from = balance_slowest(b->c);
 	double worst = balance_machine_time(b->c, from), best = 0;
 	bool found = false;
 
@@ -85,7 +69,7 @@ static bool refine_next(const struct balance *b, struct balance_step *out)
 }
 
 const struct policy policy_refine = { "refine", "only from the slowest machine, as few moves as will do", refine_next,
-				      balance_time };
+				      balance_time, false };
 
 static size_t machine_of_member(const struct cluster *c, uint32_t member)
 {
@@ -128,4 +112,4 @@ static bool comm_next(const struct balance *b, struct balance_step *out)
 }
 
 const struct policy policy_comm = { "comm", "as greedy, and ranks that talk much are kept together", comm_next,
-				    comm_time };
+				    comm_time, true };
