@@ -27,6 +27,7 @@ enum {
 	PATH_SIZE = 4096,
 	FLAGS_SIZE = 8192,
 	HASHED_MAX = 4096,
+	MAPPED_TRIES = 50,
 	FRESH_NS = 100000000, /* a file may change again within what the kernel's time of change can tell, some 10 ms */
 };
 
@@ -41,7 +42,7 @@ enum need_kind {
 struct image_needs_file {
 	size_t at; /* in the bytes: its kind, its path behind it */
 	int fd;    /* the process's descriptor, or -1: it is mapped */
-	int held;  /* O_PATH: no other file gets its inode number meanwhile; or -1 */
+	int held;  /* O_PATH: no other file gets its inode number meanwhile */
 	dev_t dev;
 	ino_t ino;
 	struct timespec changed;
@@ -221,26 +222,28 @@ static struct image_needs_file *collect_room(struct image_needs_blob *needs)
 	return &files[needs->count];
 }
 
-/*
- * It has to be there at `path`.  In this process `here` leads to it; of a descriptor that is through `held`, which is
- * taken over.  0, or an errno value.
- */
-static int collect_file(struct collect *x, enum need_kind kind, const char *path, const char *here, int fd, int held)
+/* It has to be there at `path`; here it is `held`, which is taken over. 0, or an errno value. */
+static int collect_file(struct collect *x, enum need_kind kind, const char *path, int fd, int held)
 {
 	struct image_needs_file *f = collect_room(x->needs);
-	struct stat st;
 	uint64_t hash = 0;
-	int e;
+	struct stat st;
+	char here[64];
+	int e = 0;
 
+	snprintf(here, sizeof(here), "/proc/self/fd/%d", held);
 	if (!f)
-		return ENOMEM;
-	if (stat(here, &st))
-		return errno;
-	if (is_fresh(&st))
+		e = ENOMEM;
+	else if (fstat(held, &st))
+		e = errno;
+	else if (is_fresh(&st))
 		kind = NEED_NAME;
-	e = kind == NEED_CONTENT || kind == NEED_BEGINNING ? file_hash(here, &st, UINT64_MAX, &hash) : 0;
-	if (e)
+	else if (kind != NEED_SIZE)
+		e = file_hash(here, &st, UINT64_MAX, &hash);
+	if (e) {
+		close(held);
 		return e;
+	}
 	*f = (struct image_needs_file){
 		(size_t)(x->c.at - x->needs->bytes), fd, held, st.st_dev, st.st_ino, st.st_ctim
 	};
@@ -276,6 +279,25 @@ static bool is_mapped(pid_t pid, const char *file)
 	return found;
 }
 
+/*
+ * The program goes on: it may have unmapped or removed what had this name, and mapped another file that it calls so.
+ * 0, or an errno value.
+ */
+static int collect_mapped(struct collect *x, pid_t pid, enum need_kind kind, const char *file)
+{
+	for (int i = 0; i < MAPPED_TRIES; i++) {
+		int held = open(file, O_PATH | O_CLOEXEC);
+
+		if (held >= 0)
+			return collect_file(x, kind, file, -1, held);
+		if (errno != ENOENT)
+			return errno;
+		if (!is_mapped(pid, file))
+			return 0;
+	}
+	return ENOENT;
+}
+
 static int collect_maps(struct collect *x, pid_t pid, char why[IMAGE_WHY])
 {
 	char path[64], *line = NULL;
@@ -297,9 +319,7 @@ static int collect_maps(struct collect *x, pid_t pid, char why[IMAGE_WHY])
 		if (!file || !mode || strstr(file, " (deleted)") || strncmp(file, "/dev/", 5) == 0 ||
 		    strcmp(x->last, file) == 0)
 			continue;
-		e = collect_file(x, mode[4] == 's' ? NEED_SIZE : NEED_CONTENT, file, file, -1, -1);
-		if (e == ENOENT && !is_mapped(pid, file)) /* the program goes on: it has unmapped or removed it since */
-			e = 0;
+		e = collect_mapped(x, pid, mode[4] == 's' ? NEED_SIZE : NEED_CONTENT, file);
 		if (e)
 			why_set(why, "%s: %s", file, strerror(e));
 	}
@@ -344,19 +364,12 @@ static bool held_file(int held, char file[PATH_SIZE], struct stat *st)
 static int collect_held(struct collect *x, pid_t pid, const char *fd, int held, char file[PATH_SIZE])
 {
 	int mode = descriptor_mode(pid, fd);
-	char here[64];
 	struct stat st;
-	int e;
 
-	if (mode < 0 || !held_file(held, file, &st) || strcmp(x->last, file) == 0) {
-		close(held);
-		return 0;
-	}
-	snprintf(here, sizeof(here), "/proc/self/fd/%d", held);
-	e = collect_file(x, mode == O_RDONLY ? NEED_BEGINNING : NEED_SIZE, file, here, atoi(fd), held);
-	if (e)
-		close(held);
-	return e;
+	if (mode >= 0 && held_file(held, file, &st) && strcmp(x->last, file))
+		return collect_file(x, mode == O_RDONLY ? NEED_BEGINNING : NEED_SIZE, file, atoi(fd), held);
+	close(held);
+	return 0;
 }
 
 static int collect_descriptors(struct collect *x, pid_t pid, char why[IMAGE_WHY])
@@ -430,11 +443,12 @@ static bool has_still(const struct image_needs_file *f, pid_t pid, const char *p
 	char link[64], file[PATH_SIZE];
 	struct stat open_now;
 
+	if (!held_file(f->held, file, now) || strcmp(file, path))
+		return false;
 	if (f->fd < 0)
-		return stat(path, now) == 0 && now->st_dev == f->dev && now->st_ino == f->ino && is_mapped(pid, path);
+		return is_mapped(pid, path);
 	snprintf(link, sizeof(link), "/proc/%d/fd/%d", (int)pid, f->fd);
-	return stat(link, &open_now) == 0 && open_now.st_dev == f->dev && open_now.st_ino == f->ino &&
-	       held_file(f->held, file, now) && strcmp(file, path) == 0;
+	return stat(link, &open_now) == 0 && open_now.st_dev == f->dev && open_now.st_ino == f->ino;
 }
 
 bool image_needs_holds(struct image_needs_blob *needs, pid_t pid, uint32_t which)
@@ -465,8 +479,7 @@ bool image_needs_holds(struct image_needs_blob *needs, pid_t pid, uint32_t which
 void image_needs_free(struct image_needs_blob *needs)
 {
 	for (uint32_t i = 0; i < needs->count; i++)
-		if (needs->files[i].held >= 0)
-			close(needs->files[i].held);
+		close(needs->files[i].held);
 	free(needs->files);
 	free(needs->bytes);
 	*needs = (struct image_needs_blob){ 0 };
