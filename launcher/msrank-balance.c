@@ -12,6 +12,7 @@
 
 #include "balance.h"
 #include "client.h"
+#include "means.h"
 #include "proto/link.h"
 #include "proto/wire.h"
 
@@ -34,20 +35,6 @@ struct wish {
 	struct balance_limits limits;
 	double every_s, watch_s; /* every_s 0: once */
 	bool dry_run, quiet;
-};
-
-struct mean { /* of a rank's load, over what was seen since its last move */
-	uint32_t member;
-	char host[256];
-	double sum;
-	unsigned count;
-	unsigned refusals;    /* in a row */
-	double rests_until_s; /* by our clock: not tried before */
-};
-
-struct means {
-	struct mean *list;
-	size_t count;
 };
 
 static double number(const char *text, double least)
@@ -119,50 +106,6 @@ static Ms__Msg *look(struct client *c)
 		msg = NULL;
 	}
 	return msg;
-}
-
-static struct mean *mean_of(struct means *all, uint32_t member)
-{
-	struct mean *list;
-
-	for (size_t i = 0; i < all->count; i++)
-		if (all->list[i].member == member)
-			return &all->list[i];
-	list = realloc(all->list, (all->count + 1) * sizeof(*list));
-	if (!list)
-		abort();
-	all->list = list;
-	list[all->count] = (struct mean){ .member = member };
-	return &list[all->count++];
-}
-
-/* Older rounds count less; what was seen on another host does not count. Forked children, of which there may be very many, stay. */
-static void note(struct means *all, const Ms__PsReply *p)
-{
-	for (size_t i = 0; i < p->n_ranks; i++) {
-		struct mean *m = p->ranks[i]->child ? NULL : mean_of(all, p->ranks[i]->member);
-
-		if (!m)
-			continue;
-		if (strcmp(m->host, p->ranks[i]->host)) {
-			snprintf(m->host, sizeof(m->host), "%.255s", p->ranks[i]->host);
-			m->sum = m->count = 0;
-		}
-		if (p->ranks[i]->load < 0)
-			continue;
-		if (m->count >= 5) {
-			m->sum *= 4.0 / m->count;
-			m->count = 4;
-		}
-		m->sum += p->ranks[i]->load;
-		m->count++;
-	}
-	for (size_t i = 0; i < p->n_ranks; i++) {
-		struct mean *m = p->ranks[i]->child ? NULL : mean_of(all, p->ranks[i]->member);
-
-		if (m)
-			p->ranks[i]->load = m->count ? m->sum / m->count : -1;
-	}
 }
 
 /* Seconds that a move takes, by those that were made; negative: none was. */
@@ -241,7 +184,7 @@ static void take_outcome(struct mean *m, const struct wish *w, bool moved, doubl
 static void leave_out(struct cluster *c, struct means *means, double at_s)
 {
 	for (size_t i = 0; i < c->rank_count; i++)
-		if (c->ranks[i].movable && mean_of(means, c->ranks[i].member)->rests_until_s > at_s)
+		if (c->ranks[i].movable && means_of(means, c->ranks[i].member)->rests_until_s > at_s)
 			c->ranks[i].movable = false;
 }
 
@@ -265,7 +208,7 @@ static bool round_made(struct client *client, const struct wish *w, const Ms__Ps
 		if (!w->dry_run) {
 			bool moved = move(client, &c, &steps[i]);
 
-			take_outcome(mean_of(means, c.ranks[steps[i].rank].member), w, moved, at_s);
+			take_outcome(means_of(means, c.ranks[steps[i].rank].member), w, moved, at_s);
 			good = moved && good;
 			if (!moved && steps[i].together)
 				break; /* without this one the others bring nothing, or the contrary */
@@ -297,7 +240,7 @@ static int rounds(struct client *client, const struct wish *w)
 			rc = w->every_s > 0 ? rc : 1;
 			break;
 		}
-		note(&means, msg->ps_reply);
+		means_note(&means, msg->ps_reply);
 		if (at_s >= next_s) {
 			if (!round_made(client, w, msg->ps_reply, &means, at_s))
 				rc = 1;
@@ -309,7 +252,7 @@ static int rounds(struct client *client, const struct wish *w)
 		pause_ms(SAMPLE_MS);
 		at_s += SAMPLE_MS / 1e3;
 	}
-	free(means.list);
+	means_clear(&means);
 	return rc;
 }
 

@@ -13,6 +13,7 @@
 
 #include "balance.h"
 #include "made_cluster.h"
+#include "means.h"
 
 /* A job in steps: rank r needs work[r] seconds of a processor in each. */
 struct job {
@@ -347,6 +348,28 @@ static void family(void **state)
 	}
 }
 
+/* The job gets twice as quick, and one rank has moved: loads are those of now, also of the rank that was watched longer. */
+static void shares(void **state)
+{
+	struct means means = { 0 };
+	struct made made;
+
+	for (int look = 0; look < 5; look++) {
+		double pace = look < 3 ? 1 : 2;
+
+		made_begin(&made);
+		for (int i = 0; i < 2; i++)
+			made_host(&made, "m", 1, 1, 1 << 30);
+		made_rank(&made, 0, 0.4 * pace, 0);
+		made_rank(&made, look < 3 ? 0 : 1, look == 3 ? -1 : 0.2 * pace,
+			  0); /* no figure of it yet, just moved */
+		means_note(&means, made_reply(&made));
+		assert_true(fabs(made.ranks[0].load - 0.4 * pace) < 1e-9);
+		assert_true(look == 3 ? made.ranks[1].load < 0 : fabs(made.ranks[1].load - 0.2 * pace) < 1e-9);
+	}
+	means_clear(&means);
+}
+
 static void refused(void **state)
 {
 	struct balance_limits limits = BALANCE_LIMITS;
@@ -368,11 +391,11 @@ static void names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(balanced),    cmocka_unit_test(crowded),     cmocka_unit_test(hog),
-		cmocka_unit_test(unequal),     cmocka_unit_test(imbalanced),  cmocka_unit_test(exchanged),
-		cmocka_unit_test(memory_kept), cmocka_unit_test(too_dear),    cmocka_unit_test(no_swing),
-		cmocka_unit_test(together),    cmocka_unit_test(one_machine), cmocka_unit_test(family),
-		cmocka_unit_test(refused),     cmocka_unit_test(names),
+		cmocka_unit_test(balanced), cmocka_unit_test(crowded),     cmocka_unit_test(hog),
+		cmocka_unit_test(unequal),  cmocka_unit_test(imbalanced),  cmocka_unit_test(exchanged),
+		cmocka_unit_test(shares),   cmocka_unit_test(memory_kept), cmocka_unit_test(too_dear),
+		cmocka_unit_test(no_swing), cmocka_unit_test(together),    cmocka_unit_test(one_machine),
+		cmocka_unit_test(family),   cmocka_unit_test(refused),     cmocka_unit_test(names),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
