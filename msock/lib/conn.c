@@ -237,9 +237,20 @@ static bool conn_has_leg(const struct conn *c)
 	return from == STREAM_FROM_LEG || from == STREAM_FROM_OLDER;
 }
 
+/*
+ * n: what a read said, 0 or -errno.  A reset is told once, to a read or a write; a read behind that says 0.  The kernel's
+ * state tells it from the peer's FIN, unless our own is out as well: what comes behind that no write has had.
+ */
+static void conn_leg_ended(struct conn *c, ssize_t n)
+{
+	if (!n && stream_reads(&c->s) == STREAM_FROM_LEG && (c->s.fin_sent ? c->late_shut : leg_is_dead(c->fd)))
+		stream_torn(&c->s);
+	stream_handle(&c->s, n ? STREAM_RESET : STREAM_LEG_END, NULL);
+}
+
 static void conn_leg_over(struct conn *c, ssize_t n)
 {
-	stream_handle(&c->s, n ? STREAM_RESET : STREAM_LEG_END, NULL);
+	conn_leg_ended(c, n);
 	conn_sync(c);
 }
 
@@ -283,7 +294,7 @@ static int conn_writable(const struct conn *c)
 	if (!stream_may_write(&c->s)) {
 		if (c->s.state == STREAM_OVER && c->s.error)
 			return -c->s.error;
-		return c->s.app_fin || c->s.state == STREAM_OVER ? -EPIPE : -EAGAIN;
+		return c->s.app_fin || stream_is_void(&c->s) ? -EPIPE : -EAGAIN;
 	}
 	return 0;
 }
@@ -341,7 +352,7 @@ void conn_drain(struct conn *c)
 		} else if (n == -EAGAIN) {
 			break;
 		} else if (n != -EINTR) {
-			stream_handle(&c->s, n ? STREAM_RESET : STREAM_LEG_END, NULL);
+			conn_leg_ended(c, n);
 		}
 	}
 	conn_sync(c);
@@ -370,7 +381,7 @@ static bool conn_linger(struct conn *c)
 		else if (n == -EAGAIN)
 			break;
 		else if (n != -EINTR)
-			stream_handle(&c->s, n ? STREAM_RESET : STREAM_LEG_END, NULL);
+			conn_leg_ended(c, n);
 	}
 	if (c->s.state == STREAM_OVER)
 		return false;

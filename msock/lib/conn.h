@@ -43,6 +43,7 @@ struct conn {
 	uint64_t told_ns;      /* when writers had to wait; 0: they need not */
 	bool closed;           /* by the application: what comes in is dropped */
 	bool dropped;          /* ... and something was */
+	bool late_shut;        /* our FIN did not go out on the newest leg: it had been reset */
 	bool abort;            /* closing it resets the peer at once: the program had not read all, or wants it so */
 	unsigned confirm_left; /* bytes of CONFIRM still to be read ahead of the stream's first */
 	struct leg_reader confirm;
@@ -115,7 +116,7 @@ void conn_sync(struct conn *c);
 
 /* Bytes and end of the older leg from a mirror; offset is that of the first byte. False: not what was expected. */
 bool conn_mirror_bytes(struct conn *c, uint64_t offset, const void *bytes, size_t n);
-void conn_mirror_end(struct conn *c, uint64_t total, bool reset);
+void conn_mirror_end(struct conn *c, uint64_t total, enum ms_mirror_end how);
 
 /* A forked child has the number, and nothing behind it. */
 void conn_forked(struct conn *c);

@@ -159,9 +159,12 @@ static void ops_send(struct stream *s, struct stream_msg *msg)
 		relink_say(relink_conn(s)->peer_member, msg);
 }
 
+/* It is too late where the leg was reset before. */
 static void ops_shut(struct stream *s)
 {
-	ms_shutdown(relink_conn(s)->fd, SHUT_WR);
+	struct conn *c = relink_conn(s);
+
+	c->late_shut = ms_shutdown(c->fd, SHUT_WR) == -ENOTCONN;
 }
 
 static void ops_dial(struct stream *s, const struct stream_msg *offer)
@@ -634,13 +637,15 @@ bool conn_mirror_bytes(struct conn *c, uint64_t offset, const void *bytes, size_
 	return true;
 }
 
-void conn_mirror_end(struct conn *c, uint64_t total, bool reset)
+void conn_mirror_end(struct conn *c, uint64_t total, enum ms_mirror_end how)
 {
 	if (stream_reads(&c->s) != STREAM_FROM_MIRROR)
 		return;
 	if (total != c->s.taken)
 		ops_mismatch(&c->s, "taken, against the mirror's total", c->s.taken, total);
-	stream_handle(&c->s, reset ? STREAM_RESET : STREAM_LEG_END, NULL);
+	if (how == MS_MIRROR_TORN || (how == MS_MIRROR_FIN && c->s.fin_sent && c->late_shut))
+		stream_torn(&c->s);
+	stream_handle(&c->s, how == MS_MIRROR_RESET ? STREAM_RESET : STREAM_LEG_END, NULL);
 	conn_sync(c);
 }
 

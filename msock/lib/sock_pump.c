@@ -297,7 +297,7 @@ static void sock_pulled_all(struct sock *s, long n)
 /* The peer has closed: as TCP does, the first write is taken, and answered by what the next one says. */
 static bool sock_is_void(const struct sock *s)
 {
-	return s->conn->s.state == STREAM_OVER && !s->conn->s.app_fin;
+	return stream_is_void(&s->conn->s) && !s->conn->s.app_fin;
 }
 
 static bool sock_takes(const struct sock *s)
@@ -474,7 +474,7 @@ void sock_sync(struct sock *s)
 		else
 			sock_say_end(s);
 	}
-	if (sock_is_open(s) && c->s.state == STREAM_OVER && !s->fin_said && (s->out.length || !sock_is_void(s)))
+	if (sock_is_open(s) && stream_is_void(&c->s) && !s->fin_said && (s->out.length || !sock_is_void(s)))
 		sock_cannot_write(s);
 	if (sock_is_open(s) && s->out_end && !s->out.length)
 		sock_say_fin(s);

@@ -89,19 +89,30 @@ static void stream_say(struct stream *s, enum ms_relink_type type, uint32_t leg)
 	s->ops->send(s, &msg);
 }
 
-/* Rule 8: both figures of the leg that was read, once both are there. */
-static void stream_compare(struct stream *s)
+/*
+ * Rule 8: both figures of the leg that was read, once both are there.  A kernel that resets it, since its process has
+ * ended and had not read all, throws away what it had not sent: the stream is broken then.  False: it is.
+ */
+static bool stream_compare(struct stream *s)
 {
-	if (s->at_end && s->peer_cut_known && s->taken != s->peer_cut)
-		s->ops->mismatch(s, "taken, against the peer's cut", s->taken, s->peer_cut);
+	if (!s->at_end || !s->peer_cut_known || s->taken == s->peer_cut)
+		return true;
+	if (s->torn && s->taken < s->peer_cut) {
+		ms_log(LOG_INFO, "stream %lx leg %u: reset, %lu bytes of %lu were taken", s->id, s->leg, s->taken,
+		       s->peer_cut);
+		stream_break(s, ECONNRESET, "reset before the peer's cut");
+		return false;
+	}
+	s->ops->mismatch(s, "taken, against the peer's cut", s->taken, s->peer_cut);
+	return true;
 }
 
-static void stream_note_cut(struct stream *s, const struct stream_msg *msg)
+static bool stream_note_cut(struct stream *s, const struct stream_msg *msg)
 {
 	s->peer_cut = msg->cut;
 	s->peer_cut_known = true;
 	s->peer_fin = s->peer_fin || msg->app_fin;
-	stream_compare(s);
+	return stream_compare(s);
 }
 
 static void stream_withdraw_offer(struct stream *s)
@@ -179,6 +190,7 @@ static void stream_ask(struct stream *s)
 /* "next leg": the new connection exists for this end; its number is in place. */
 static void stream_next_leg(struct stream *s, const struct stream_msg *msg, const char *reason)
 {
+	s->torn = false; /* who makes a newer leg had no reason to reset this one */
 	stream_note_cut(s, msg);
 	s->leg++;
 	s->fin_sent = false;
@@ -245,7 +257,8 @@ static void on_ack(struct stream *s, const struct stream_msg *msg)
 
 static void on_ack_asked(struct stream *s, const struct stream_msg *msg)
 {
-	stream_note_cut(s, msg);
+	if (!stream_note_cut(s, msg))
+		return;
 	stream_make_cutter(s);
 	stream_told(s, true, "ACK");
 }
@@ -270,7 +283,8 @@ static void on_end_asked(struct stream *s, const struct stream_msg *msg)
 static void on_end_flushing(struct stream *s, const struct stream_msg *msg)
 {
 	s->at_end = true;
-	stream_compare(s);
+	if (!stream_compare(s))
+		return;
 	if (s->last_leg) {
 		s->eof = s->eof || !s->error;
 		stream_over(s, "last leg's end");
@@ -287,6 +301,7 @@ static void on_end_both(struct stream *s, const struct stream_msg *msg)
 		s->eof = true;
 		return;
 	}
+	s->torn = false;
 	stream_compare(s);
 	s->older_done = true;
 	s->last_taken = s->taken;
@@ -336,7 +351,8 @@ static void on_hello(struct stream *s, const struct stream_msg *msg)
 
 static void on_closed(struct stream *s, const struct stream_msg *msg)
 {
-	stream_note_cut(s, msg);
+	if (!stream_note_cut(s, msg))
+		return;
 	if (s->dialling) {
 		s->dialling = false;
 		s->ops->hangup(s);
@@ -729,6 +745,16 @@ bool stream_repeat(struct stream *s)
 bool stream_may_write(const struct stream *s)
 {
 	return (s->state == STREAM_STEADY || s->state == STREAM_ASKED || s->state == STREAM_BOTH) && !s->app_fin;
+}
+
+bool stream_is_void(const struct stream *s)
+{
+	return s->state == STREAM_OVER || (s->last_leg && (s->state == STREAM_FLUSHING || s->state == STREAM_PARKED));
+}
+
+void stream_torn(struct stream *s)
+{
+	s->torn = true;
 }
 
 enum stream_from stream_reads(const struct stream *s)

@@ -96,6 +96,7 @@ struct stream {
 	bool eof;          /* the peer's end of stream was read in order */
 	bool fin_sent;     /* on the newest leg */
 	bool at_end;       /* the leg that is read is at its end */
+	bool torn;         /* ... which was a reset: it looked like an end of file, since a write had had the error */
 	bool older_done;   /* BOTH: the older leg is at its end, the newer is read */
 	bool flushed;      /* peer's FLUSHED for the leg being replaced */
 	bool mirrored;     /* the leg being replaced is read from a mirror link */
@@ -127,6 +128,7 @@ bool stream_repeat(struct stream *s);
 
 /* What the process may do now. */
 bool stream_may_write(const struct stream *s);
+bool stream_is_void(const struct stream *s); /* nobody will ever read what is written */
 enum stream_from stream_reads(const struct stream *s);
 bool stream_at_eof(const struct stream *s);   /* once nothing is carried, readers get 0 or the error */
 bool stream_settled(const struct stream *s);  /* PARKED, and the peer has all: nothing is in any kernel */
@@ -134,6 +136,9 @@ bool stream_in_doubt(const struct stream *s); /* rule 11: must not freeze now */
 
 void stream_wrote(struct stream *s, uint64_t n);
 void stream_took(struct stream *s, uint64_t n);
+
+/* The LEG_END that comes now is a reset's. */
+void stream_torn(struct stream *s);
 
 /* Break the stream for good, with this errno value. */
 void stream_break(struct stream *s, int error, const char *reason);

@@ -167,6 +167,15 @@ static void leg_set_end(struct leg *leg, enum leg_end end)
 	leg->paused = false;
 }
 
+/* The peer has reset it since its end was read, or is gone: its queue stays as it was then, and means nothing. */
+static bool leg_is_dead(const struct leg *leg)
+{
+	uint8_t state = 0; /* the first field of struct tcp_info */
+	socklen_t size = sizeof(state);
+
+	return getsockopt(leg->fd, IPPROTO_TCP, TCP_INFO, &state, &size) == 0 && state == TCP_CLOSE;
+}
+
 static void leg_read(evutil_socket_t fd, short what, void *arg)
 {
 	struct leg *leg = arg;
@@ -189,6 +198,8 @@ static void leg_read(evutil_socket_t fd, short what, void *arg)
 			ring_put(&leg->bytes, n);
 			total += n;
 		} else if (n == 0) {
+			/* A reset is told once; before our own FIN only that makes a connection dead. */
+			leg->torn = leg->torn || (!leg->fin_sent && leg_is_dead(leg));
 			leg_set_end(leg, LEG_FIN);
 		} else if (errno == EAGAIN || errno == EINTR) {
 			break;
@@ -283,18 +294,13 @@ void leg_halfclose(struct leg *leg)
 	if (leg->fin_sent)
 		return;
 	leg->fin_sent = true;
-	if (shutdown(leg->fd, SHUT_WR) < 0 && errno != ENOTCONN)
+	if (shutdown(leg->fd, SHUT_WR) == 0)
+		return;
+	if (errno == ENOTCONN && leg->end == LEG_OPEN)
+		leg->torn = true;
+	else if (errno != ENOTCONN)
 		log_say(LOG_WARN, "stream %llx leg %u: shutdown: %s", (unsigned long long)leg->stream, leg->number,
 			strerror(errno));
-}
-
-/* The peer has reset it since its end was read, or is gone: its queue stays as it was then, and means nothing. */
-static bool leg_is_dead(const struct leg *leg)
-{
-	uint8_t state = 0; /* the first field of struct tcp_info */
-	socklen_t size = sizeof(state);
-
-	return getsockopt(leg->fd, IPPROTO_TCP, TCP_INFO, &state, &size) == 0 && state == TCP_CLOSE;
 }
 
 /* Bytes that the peer has not acknowledged, its FIN not counted. */

@@ -27,6 +27,7 @@ struct leg {
 	uint32_t number;
 	int fd; /* owned */
 	bool fin_sent;
+	bool torn;     /* LEG_FIN, but behind a reset that a write had had */
 	bool listed;   /* the present link asked for it */
 	bool end_sent; /* to the present link */
 	bool end_told; /* to any link */

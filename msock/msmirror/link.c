@@ -133,7 +133,9 @@ static bool link_frame_next(struct link *link)
 		if (what == LEG_SEND_BYTES)
 			ms_codec_skip(&c, n);
 		else
-			ms_put_u8(&c, leg->end == LEG_RESET);
+			ms_put_u8(&c, leg->end == LEG_RESET ? MS_MIRROR_RESET
+				      : leg->torn           ? MS_MIRROR_TORN
+							    : MS_MIRROR_FIN);
 		link_frame_end(link, &c);
 		return true;
 	}

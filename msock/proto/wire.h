@@ -132,6 +132,11 @@ enum ms_kin_ask {
 	MS_KIN_LISTEN, /* u16 port (0: any), u32 backlog, u64 inode of the number's file; the other end. Answer: u16 port */
 };
 
+enum ms_mirror_end {
+	MS_MIRROR_FIN,
+	MS_MIRROR_RESET,
+	MS_MIRROR_TORN, /* like FIN, but behind a reset that a write had had */
+};
 enum ms_place { MS_PLACE_OK, MS_PLACE_NOBODY, MS_PLACE_ENDED };
 
 /* Relink messages, inside RELAY: u8 version, u8 type, u64 S, u32 leg, u64 m, then */
@@ -190,7 +195,7 @@ enum ms_mirror_type {
 		1, /* member: u32 member, u64 m, key, u16 n, n x { u64 S, u32 leg, u64 taken } (several frames; the last has n = 0) */
 	MS_MI_ATTACHED,  /* mirror: u64 m; or it closes the link: wrong key or an older m */
 	MS_MI_BYTES,     /* mirror: u64 S, u32 leg, u64 offset in the stream, bytes to the frame's end */
-	MS_MI_END,       /* mirror: u64 S, u32 leg, u64 total taken, u8 how: 0 FIN, 1 reset */
+	MS_MI_END,       /* mirror: u64 S, u32 leg, u64 total taken, u8 how: enum ms_mirror_end */
 	MS_MI_ACK,       /* member: u64 S, u32 leg, u64 offset: all below it is taken */
 	MS_MI_HALFCLOSE, /* member: u64 S, u32 leg */
 	MS_MI_RELEASE,   /* member: u64 S, u32 leg */

@@ -705,6 +705,54 @@ static void test_ended_member(void **state)
 	assert_null(broken);
 }
 
+/* Its kernel has reset the leg, and a write had the error: bytes that it said it wrote may be missing, and that is no fault of ours. */
+static void test_torn(void **state)
+{
+	struct stream *s;
+
+	for (unsigned long taken = 5; taken <= 7; taken += 2) {
+		s = alone();
+		say(s, STREAM_CLOSED, 0, 7, 0);
+		stream_took(s, taken);
+		stream_torn(s);
+		stream_handle(s, STREAM_LEG_END, NULL);
+		assert_int_equal(s->state, STREAM_OVER);
+		assert_int_equal(s->error, taken < 7 ? ECONNRESET : 0);
+
+		s = alone(); /* the leg's end first */
+		stream_handle(s, STREAM_MOVE, NULL);
+		stream_took(s, taken);
+		stream_torn(s);
+		stream_handle(s, STREAM_LEG_END, NULL);
+		say(s, STREAM_ACK, 0, 7, 1);
+		assert_int_equal(s->state, taken < 7 ? STREAM_OVER : STREAM_PARKED);
+		assert_int_equal(s->error, taken < 7 ? ECONNRESET : 0);
+		assert_null(broken);
+	}
+	s = alone(); /* the peer lives, and makes a newer leg: nothing may be missing */
+	say(s, STREAM_OFFER, 1, 0, 1);
+	stream_took(s, 5);
+	stream_torn(s);
+	stream_handle(s, STREAM_LEG_END, NULL);
+	say(s, STREAM_ACCEPT, 1, 7, 1);
+	assert_non_null(broken);
+}
+
+/* A peer that has ended reads nothing any more, whether the leg has been read to its end or not. */
+static void test_void(void **state)
+{
+	struct stream *s = alone();
+
+	say(s, STREAM_PREPARE, 0, 0, 1);
+	assert_false(stream_is_void(s));
+	stream_handle(s, STREAM_ENDED, NULL);
+	assert_int_equal(s->state, STREAM_FLUSHING);
+	assert_true(stream_is_void(s));
+	s = alone();
+	stream_handle(s, STREAM_ENDED, NULL);
+	assert_false(stream_is_void(s)); /* TCP tells */
+}
+
 /* The peer has ended; it may have accepted the dial before, and have written to the new leg. */
 static void test_ended_while_dialling(void **state)
 {
@@ -807,6 +855,8 @@ int main(void)
 		cmocka_unit_test(test_closed_peer),
 		cmocka_unit_test(test_closed_with_wrong_count),
 		cmocka_unit_test(test_ended_member),
+		cmocka_unit_test(test_torn),
+		cmocka_unit_test(test_void),
 		cmocka_unit_test(test_ended_while_dialling),
 		cmocka_unit_test(test_reset),
 		cmocka_unit_test(test_offer_to_a_drain),
