@@ -65,7 +65,10 @@ static void read_cb(evutil_socket_t fd, short what, void *arg)
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return;
 	c->have += n > 0 ? (size_t)n : 0;
-	if (n <= 0) {
+	if (n == 0 && !c->have) { /* its member has ended, or its move: no stranger */
+		log_say(LOG_DEBUG, "who called for an image has gone again");
+		close(caller_take(c));
+	} else if (n <= 0) {
 		turn_away(c, "no token");
 	} else if (c->have == sizeof(c->token)) {
 		if (sodium_memcmp(c->token, x->token, sizeof(c->token))) {
