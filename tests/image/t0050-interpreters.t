@@ -18,8 +18,7 @@ from launch import tap  # noqa: E402
 HOSTS = ["127.0.0.2", "127.0.0.3"]
 TIMES = 3 if os.environ.get("MSOCK_TEST_LONG") == "1" else 1
 TOP = tempfile.mkdtemp(prefix="msock-interpreters-")
-ENV = dict(os.environ, MSOCK_RUNDIR=TOP, MSOCK_HELPERDIR=f"{launch.BUILD}:{launch.BUILD}/msock/image",
-           MSOCK_LIBDIR=os.path.join(launch.BUILD, ".libs"))
+ENV = launch.environment(TOP)
 
 # Each says "up", works until SIGUSR1 or the end of stdin, checks itself, and says what is the same however long that took.
 PYTHON = r"""

@@ -18,8 +18,7 @@ HOSTS = ["127.0.0.2", "127.0.0.3"]
 MOVES = tap.number("MOVES", 20)
 KEPT = tempfile.TemporaryDirectory(prefix="msock-files-")
 TOP = KEPT.name
-ENV = dict(os.environ, MSOCK_RUNDIR=TOP, MSOCK_HELPERDIR=f"{launch.BUILD}:{launch.BUILD}/msock/image",
-           MSOCK_LIBDIR=os.path.join(launch.BUILD, ".libs"))
+ENV = launch.environment(TOP)
 
 # A file of its own has a name for a while, and none from then on; the log is written by somebody else.
 MEMBER = r"""

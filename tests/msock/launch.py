@@ -26,6 +26,12 @@ def program(name):
     return os.path.join(BUILD, name)
 
 
+def environment(top, **more):
+    """Ours, with a directory for jobs and the programs of the build tree."""
+    return dict(os.environ, MSOCK_RUNDIR=top, MSOCK_HELPERDIR=f"{BUILD}:{BUILD}/msock/image",
+                MSOCK_LIBDIR=os.path.join(BUILD, ".libs"), **more)
+
+
 def children():
     """Live descendants of this test: orphans become its children."""
     found, tree = set(), {}
@@ -131,8 +137,7 @@ class Launch:
         """secret: as mpiexec, which can start the coordinator again then (again())."""
         self.top = tempfile.mkdtemp(prefix="msock-launch-")
         self.job = job
-        self.env = dict(os.environ, MSOCK_RUNDIR=self.top, MSOCK_HELPERDIR=f"{BUILD}:{BUILD}/msock/image",
-                        MSOCK_LIBDIR=os.path.join(BUILD, ".libs"))
+        self.env = environment(self.top)
         self.env.pop("MSOCK_JOBDIR", None)
         self.err = err
         self.config = [f"job {job}", *([f"secret {os.urandom(32).hex()}"] if secret else []), *lines, *(f"host {name}" for name in hosts)]

@@ -15,8 +15,7 @@ from launch import tap  # noqa: E402
 
 HOSTS = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
 TOP = tempfile.mkdtemp(prefix="msock-programs-")
-ENV = dict(os.environ, MSOCK_RUNDIR=TOP, MSOCK_HELPERDIR=f"{launch.BUILD}:{launch.BUILD}/msock/image",
-           MSOCK_LIBDIR=os.path.join(launch.BUILD, ".libs"), PYTHONUNBUFFERED="1")
+ENV = launch.environment(TOP, PYTHONUNBUFFERED="1")
 LONG = tap.number("LONG", 0)
 MOVES = tap.number("MOVES", 20 if LONG else 3) # of each member
 PYTHON = ["/usr/bin/python3"]

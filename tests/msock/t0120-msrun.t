@@ -18,8 +18,7 @@ from launch import tap  # noqa: E402
 
 HOSTS = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
 TOP = tempfile.mkdtemp(prefix="msock-msrun-")
-ENV = dict(os.environ, MSOCK_RUNDIR=TOP, MSOCK_HELPERDIR=f"{launch.BUILD}:{launch.BUILD}/msock/image",
-           MSOCK_LIBDIR=os.path.join(launch.BUILD, ".libs"))
+ENV = launch.environment(TOP)
 
 # Says "up", computes until SIGUSR1 comes, and then says what came of it: the same however long that took.
 COMPUTES = r"""

@@ -123,8 +123,7 @@ def in_a_move(step, committed):
 def under_msrun():
     """msrun starts another one by itself, once."""
     top = tempfile.mkdtemp(prefix="msock-again-")
-    env = dict(os.environ, MSOCK_RUNDIR=top, MSOCK_HELPERDIR=f"{launch.BUILD}:{launch.BUILD}/msock/image",
-               MSOCK_LIBDIR=os.path.join(launch.BUILD, ".libs"))
+    env = launch.environment(top)
     child = subprocess.Popen([launch.program("msrun"), "--host", "127.0.0.2,127.0.0.3", "cat"], env=env, stdin=subprocess.PIPE,
                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     seen = set()
