@@ -180,6 +180,14 @@ static void make_step(struct balance *b, const struct balance_step *s)
 	b->c->ranks[s->rank].movable = false; /* once a round */
 }
 
+static void figure(const struct balance *b, const struct policy *p, struct balance_step *s)
+{
+	s->from = b->c->ranks[s->rank].host;
+	s->before = p->time(b);
+	s->after = balance_after(b, p, s->rank, s->to);
+	balance_weigh(b, s);
+}
+
 /* As far as each move still brings something: several equally slow machines get faster only together. */
 static unsigned look_ahead(struct balance *b, const struct policy *p, struct balance_step *steps)
 {
@@ -191,16 +199,23 @@ static unsigned look_ahead(struct balance *b, const struct policy *p, struct bal
 		*s = (struct balance_step){ 0 };
 		if (!p->next(b, s))
 			break;
-		s->from = b->c->ranks[s->rank].host;
-		s->before = p->time(b);
-		s->after = balance_after(b, p, s->rank, s->to);
-		balance_weigh(b, s);
+		figure(b, p, s);
 		n++;
 		if (s->after > (1 - step_least) * s->before)
 			break;
 		make_step(b, s);
 	}
 	return n;
+}
+
+/* So many of them, from the first on, as one; the cost is the last one's. */
+static struct balance_step as_one(const struct balance *b, const struct balance_step *steps, unsigned n)
+{
+	struct balance_step all = steps[n - 1];
+
+	all.before = steps[0].before;
+	balance_weigh(b, &all);
+	return all;
 }
 
 /* How many of them, from the first on, are best as one; 0: none is worth it. *most: what a plan has to bring, net of its cost. */
@@ -210,10 +225,8 @@ static unsigned best_part(const struct balance *b, const struct balance_step *st
 	double cost = 0;
 
 	for (unsigned i = 0; i < n; i++) {
-		struct balance_step all = steps[i];
+		struct balance_step all = as_one(b, steps, i + 1);
 
-		all.before = steps[0].before;
-		balance_weigh(b, &all);
 		all.cost_s = cost += steps[i].cost_s;
 		if (!balance_worth(b, &all) || all.gain_s - cost <= *most)
 			continue;
@@ -223,8 +236,8 @@ static unsigned best_part(const struct balance *b, const struct balance_step *st
 	return best;
 }
 
-/* The best move away from a machine; false: none makes a step shorter than `most`. */
-static bool best_from(struct balance *b, const struct policy *p, size_t machine, double most, struct balance_step *s)
+bool balance_best_from(const struct balance *b, const struct policy *p, size_t machine, double busiest, double most,
+		       struct balance_step *out)
 {
 	bool found = false;
 
@@ -234,10 +247,13 @@ static bool best_from(struct balance *b, const struct policy *p, size_t machine,
 		for (size_t h = 0; h < b->c->host_count; h++) {
 			double t;
 
-			if (!balance_may(b, r, h) || (t = balance_after(b, p, r, h)) >= most)
+			if (!balance_may(b, r, h) || balance_machine_time(b->c, b->c->hosts[h].machine) > busiest)
+				continue;
+			t = balance_after(b, p, r, h);
+			if (t >= most)
 				continue;
 			most = t;
-			*s = (struct balance_step){ .rank = r, .to = h };
+			*out = (struct balance_step){ .rank = r, .to = h };
 			found = true;
 		}
 	}
@@ -253,12 +269,9 @@ static unsigned make_room(struct balance *b, const struct policy *p, struct bala
 	do {
 		struct balance_step *s = &steps[n++];
 
-		s->from = b->c->ranks[s->rank].host;
-		s->before = p->time(b);
-		s->after = balance_after(b, p, s->rank, s->to);
-		balance_weigh(b, s);
+		figure(b, p, s);
 		make_step(b, s);
-	} while (n < b->limits.moves && best_from(b, p, machine, p->time(b), &steps[n]));
+	} while (n < b->limits.moves && balance_best_from(b, p, machine, INFINITY, p->time(b), &steps[n]));
 	return n;
 }
 
@@ -300,10 +313,8 @@ static unsigned exchange(struct balance *b, const struct policy *p, struct balan
 /* Each bears what all of them bring. */
 static void tie(const struct balance *b, struct balance_step *steps, unsigned n)
 {
-	struct balance_step all = steps[n - 1];
+	struct balance_step all = as_one(b, steps, n);
 
-	all.before = steps[0].before;
-	balance_weigh(b, &all);
 	for (unsigned i = 0; i < n; i++) {
 		steps[i].before = all.before;
 		steps[i].after = all.after;

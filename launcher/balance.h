@@ -62,6 +62,12 @@ size_t balance_slowest(const struct cluster *c);
 bool balance_may(const struct balance *b, size_t rank, size_t host);
 /* What `time` would be. */
 double balance_after(const struct balance *b, const struct policy *p, size_t rank, size_t host);
+/*
+ * The move away from a machine that makes p->time smallest, to one whose step takes `busiest` at most.  False: none makes
+ * it smaller than `most`.
+ */
+bool balance_best_from(const struct balance *b, const struct policy *p, size_t machine, double busiest, double most,
+		       struct balance_step *out);
 /* How long a rank is left alone that was refused so often in a row, in s: 0 for never, then twice as long each time. */
 double balance_rest_s(const struct balance_limits *l, unsigned refusals);
 /* Fills in gain and cost from before and after. */

@@ -35,6 +35,12 @@ static bool counts(const Ms__Rank *r)
 	return !r->child && strcmp(r->state, "ended");
 }
 
+/* 0: not known. */
+static double share(const struct mean *m)
+{
+	return m->count ? m->sum / m->count : 0;
+}
+
 /* What was seen on another host does not count. */
 static struct mean *mean_here(struct means *all, const Ms__Rank *r)
 {
@@ -42,19 +48,19 @@ static struct mean *mean_here(struct means *all, const Ms__Rank *r)
 
 	if (strcmp(m->host, r->host)) {
 		snprintf(m->host, sizeof(m->host), "%.255s", r->host);
-		m->before = m->count ? m->sum / m->count : 0;
+		m->before = share(m);
 		m->sum = m->count = 0;
 	}
 	return m;
 }
 
-static void add(struct mean *m, double share)
+static void add(struct mean *m, double seen)
 {
 	if (m->count == MEANS_LOOKS) {
 		m->sum *= (MEANS_LOOKS - 1.0) / m->count;
 		m->count--;
 	}
-	m->sum += share;
+	m->sum += seen;
 	m->count++;
 }
 
@@ -72,7 +78,7 @@ void means_note(struct means *all, const Ms__PsReply *p)
 		if (m && p->ranks[i]->load >= 0)
 			known += p->ranks[i]->load;
 		else if (m)
-			rest -= m->count ? m->sum / m->count : m->before > 0 ? m->before : 1.0 / (double)ranks;
+			rest -= m->count ? share(m) : m->before > 0 ? m->before : 1.0 / (double)ranks;
 	}
 	if (known <= 0 || rest <= 0)
 		return;
@@ -83,6 +89,6 @@ void means_note(struct means *all, const Ms__PsReply *p)
 		if (m && p->ranks[i]->load >= 0)
 			add(m, p->ranks[i]->load / total);
 		if (m)
-			p->ranks[i]->load = m->count ? m->sum / m->count * total : -1;
+			p->ranks[i]->load = m->count ? share(m) * total : -1;
 	}
 }

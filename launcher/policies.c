@@ -5,6 +5,8 @@
  */
 #include "balance.h"
 
+#include <math.h>
+
 extern const struct policy policy_greedy, policy_refine, policy_comm;
 
 /* Which rank to which host makes p->time smallest? */
@@ -46,26 +48,9 @@ const struct policy policy_greedy = { "greedy", "the move that makes the slowest
 static bool refine_next(const struct balance *b, struct balance_step *out)
 {
 	size_t from = balance_slowest(b->c);
-	double worst = balance_machine_time(b->c, from), best = 0;
-	bool found = false;
+	double busiest = 0.9 * balance_machine_time(b->c, from);
 
-	for (size_t r = 0; r < b->c->rank_count; r++) {
-		if (b->c->hosts[b->c->ranks[r].host].machine != from)
-			continue;
-		for (size_t h = 0; h < b->c->host_count; h++) {
-			double t;
-
-			if (!balance_may(b, r, h) || balance_machine_time(b->c, b->c->hosts[h].machine) > 0.9 * worst)
-				continue;
-			t = balance_after(b, &policy_refine, r, h);
-			if (found && t >= best)
-				continue;
-			best = t;
-			*out = (struct balance_step){ .rank = r, .to = h };
-			found = true;
-		}
-	}
-	return found;
+	return balance_best_from(b, &policy_refine, from, busiest, INFINITY, out);
 }
 
 const struct policy policy_refine = { "refine", "only from the slowest machine, as few moves as will do", refine_next,

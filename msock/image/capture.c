@@ -381,10 +381,7 @@ static void run_early(struct workspace *ws)
 	ws->result = -1;
 	if (look(ws))
 		return;
-	if (!ws->src->stop_and_copy)
-		tracking_start(ws);
-	if (ws->tracking)
-		tracking_cover(ws);
+	tracking_begin(ws);
 	if (areas_read_announced(ws) || send_hello(ws) || send_vdso(ws) || send_areas(ws, false) ||
 	    send_list(ws, IMAGE_TOUCH) || send_pairs(ws) || measure_clocks(ws))
 		return;

@@ -43,8 +43,6 @@ struct image_needs_file {
 	size_t at; /* in the bytes: its kind, its path behind it */
 	int fd;    /* the process's descriptor, or -1: it is mapped */
 	int held;  /* O_PATH: no other file gets its inode number meanwhile */
-	dev_t dev;
-	ino_t ino;
 	struct timespec changed;
 };
 
@@ -244,9 +242,7 @@ static int collect_file(struct collect *x, enum need_kind kind, const char *path
 		close(held);
 		return e;
 	}
-	*f = (struct image_needs_file){
-		(size_t)(x->c.at - x->needs->bytes), fd, held, st.st_dev, st.st_ino, st.st_ctim
-	};
+	*f = (struct image_needs_file){ (size_t)(x->c.at - x->needs->bytes), fd, held, st.st_ctim };
 	ms_put_u8(&x->c, (uint8_t)kind);
 	ms_put_str(&x->c, path);
 	ms_put_u64(&x->c, (uint64_t)st.st_size);
@@ -448,7 +444,7 @@ static bool has_still(const struct image_needs_file *f, pid_t pid, const char *p
 	if (f->fd < 0)
 		return is_mapped(pid, path);
 	snprintf(link, sizeof(link), "/proc/%d/fd/%d", (int)pid, f->fd);
-	return stat(link, &open_now) == 0 && open_now.st_dev == f->dev && open_now.st_ino == f->ino;
+	return stat(link, &open_now) == 0 && open_now.st_dev == now->st_dev && open_now.st_ino == now->st_ino;
 }
 
 bool image_needs_holds(struct image_needs_blob *needs, pid_t pid, uint32_t which)

@@ -188,11 +188,9 @@ static uint64_t dirty_rate(struct workspace *ws)
 {
 	uint64_t start, ns;
 
-	if (!ws->src->stop_and_copy)
-		tracking_start(ws);
+	tracking_begin(ws);
 	if (!ws->tracking)
 		return UINT64_MAX;
-	tracking_cover(ws);
 	ws->mode = PAGES_LIVE;
 	capture_count(ws); /* protects what it counts */
 	start = ms_clock_ns(CLOCK_MONOTONIC);

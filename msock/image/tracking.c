@@ -15,12 +15,12 @@
 /* Newer than this distribution's headers. */
 enum { USER_MODE_ONLY = 1, FEATURE_WP_UNPOPULATED = 1 << 13, FEATURE_WP_ASYNC = 1 << 15 };
 
-void tracking_start(struct workspace *ws)
+static void tracking_start(struct workspace *ws)
 {
 	struct uffdio_api api = { .api = UFFD_API, .features = FEATURE_WP_ASYNC | FEATURE_WP_UNPOPULATED };
 	int fd;
 
-	if (ws->no_scan || ms_streq(ws->src->fault, "no-tracking"))
+	if (ws->src->stop_and_copy || ws->no_scan || ms_streq(ws->src->fault, "no-tracking"))
 		return;
 	fd = (int)ms_sys1(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | USER_MODE_ONLY);
 	if (fd < 0)
@@ -39,7 +39,7 @@ void tracking_start(struct workspace *ws)
  * tracked once may still bear its mark, and would count as not written: marks
  * are wiped first, and what is mapped or moved in later is never covered.
  */
-void tracking_cover(struct workspace *ws)
+static void tracking_cover(struct workspace *ws)
 {
 	for (uint32_t i = 0; i < ws->area_count; i++) {
 		const struct image_area *a = &ws->areas[i];
@@ -55,6 +55,13 @@ void tracking_cover(struct workspace *ws)
 		if (ms_ioctl(ws->uffd, UFFDIO_REGISTER, &r) == 0)
 			ms_ioctl(ws->uffd, UFFDIO_WRITEPROTECT, &wipe);
 	}
+}
+
+void tracking_begin(struct workspace *ws)
+{
+	tracking_start(ws);
+	if (ws->tracking)
+		tracking_cover(ws);
 }
 
 void tracking_leave(struct workspace *ws, const struct image_area *a)

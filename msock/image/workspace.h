@@ -112,7 +112,7 @@ struct workspace {
 
 /* areas.c: read the map list into ws->areas; refuses what cannot move, naming it. */
 int areas_read(struct workspace *ws);
-int areas_read_announced(struct workspace *ws); /* for the target; behind tracking_cover */
+int areas_read_announced(struct workspace *ws); /* for the target; behind tracking_begin */
 int areas_read_final(struct workspace *ws);     /* in the freeze */
 void areas_name(const struct image_area *a, char *buf, size_t size);
 
@@ -166,8 +166,7 @@ int capture_ping(struct workspace *ws, uint64_t number, uint64_t *best); /* a qu
 void capture_step(struct workspace *ws, enum ms_step step, uint64_t a, uint64_t b, uint64_t c, uint64_t d);
 
 /* tracking.c */
-void tracking_start(struct workspace *ws);                             /* sets uffd and tracking if the kernel can */
-void tracking_cover(struct workspace *ws);                             /* the areas that were read last */
+void tracking_begin(struct workspace *ws); /* the areas that were read last; sets tracking if the kernel can, and may */
 void tracking_leave(struct workspace *ws, const struct image_area *a); /* it is not tracked after all */
 void tracking_stop(struct workspace *ws);
 

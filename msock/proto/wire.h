@@ -137,6 +137,7 @@ enum ms_mirror_end {
 	MS_MIRROR_RESET,
 	MS_MIRROR_TORN, /* like FIN, but behind a reset that a write had had */
 };
+
 enum ms_place { MS_PLACE_OK, MS_PLACE_NOBODY, MS_PLACE_ENDED };
 
 /* Relink messages, inside RELAY: u8 version, u8 type, u64 S, u32 leg, u64 m, then */
