@@ -387,7 +387,7 @@ static bool conn_linger(struct conn *c)
 		return false;
 	if (c->s.state != STREAM_STEADY || (!c->s.eof && !c->dropped))
 		return true;
-	if (core.member && conn_unsent(c->fd)) {
+	if (core.member && !c->abort && conn_unsent(c->fd)) {
 		c->repeat_ms = c->repeat_ms ? c->repeat_ms * 2 : 1;
 		if (c->repeat_ms > 1000)
 			c->repeat_ms = 1000;
@@ -439,7 +439,7 @@ void conn_close(struct conn *c)
 	else
 		ms_close(c->fd), c->fd = core_raise_fd(fd);
 	c->closed = true;
-	c->dropped = c->dropped || c->carry.length > 0;
+	c->dropped = c->dropped || c->abort || c->carry.length > 0;
 	if (c->abort && c->s.state == STREAM_STEADY) {
 		conn_reset(c);
 		return;

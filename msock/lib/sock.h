@@ -105,6 +105,7 @@ struct sock {
 	bool out_end;       /* the program writes no more: this is all */
 	bool fin_said;      /* ... and the stream knows */
 	bool deaf;          /* the program reads no more */
+	bool failed;        /* a write to the leg had an error, of which the leg says nothing more to the program */
 	bool end_said;      /* the program has been shown the end of file */
 	bool reset_said;    /* ... or an error */
 	bool error_waits;   /* ... which it has not read; known while the process is frozen */
@@ -175,7 +176,7 @@ bool sock_wants_room(const struct sock *s); /* has it bytes for the leg that did
 void sock_fill(struct sock *s, int app);    /* not writable until sock_unfill */
 void sock_listener_tell(struct sock *s);
 void sock_free_port(uint16_t port); /* of sockets that the program has closed */
-bool sock_unsent(struct sock *s);   /* bytes of the program that no kernel has */
+bool sock_unsent(struct sock *s);   /* bytes of the program that no kernel has, and that TCP would send */
 
 /* sock_direct.c; no lock held in sock_swap */
 void sock_consider(struct sock *s);          /* could it be direct now? then sock_swap will make it so */
@@ -189,6 +190,7 @@ void sock_go_on(void);                               /* the lock is given */
 bool sock_pair_all(void);                            /* have all paired; true: all are */
 bool sock_accept_direct(struct sock *s, int number); /* a fresh number that no thread knows; false: make a pair */
 void sock_closing(struct sock *s, int fd);           /* the program is about to close this number */
+bool sock_is_unread(const struct conn *c);           /* the program has not read all: for its peer its end is a reset */
 void sock_leave_all(void);                           /* ... the process to end */
 void sock_direct_lost(struct sock *s);
 void sock_forget_swap(struct sock *s);

@@ -259,7 +259,7 @@ static int sock_connect(struct sock *s, int fd, const struct sockaddr_in *to)
 		s->conn = NULL;
 		conn_close(c);
 		s->error = 0;
-		s->reset_said = s->out_end = s->fin_said = s->gone = s->deaf = false;
+		s->reset_said = s->out_end = s->fin_said = s->gone = s->deaf = s->failed = false;
 		s->filler = 0;
 	}
 	c = conn_connect_from(s->port, to, &err);

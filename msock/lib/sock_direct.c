@@ -141,8 +141,8 @@ static bool sock_may_be_direct(const struct sock *s)
 {
 	const struct conn *c = s->conn;
 
-	if (s->kind != SOCK_IS_STREAM || s->direct || s->shared || s->gone || s->reap || s->deaf || s->end_said ||
-	    s->reset_said)
+	if (s->kind != SOCK_IS_STREAM || s->direct || s->shared || s->gone || s->reap || s->deaf || s->failed ||
+	    s->end_said || s->reset_said)
 		return false;
 	if (!c || c->phase != CONN_OPEN || c->s.state != STREAM_STEADY || c->s.self->moving || c->closed ||
 	    c->confirm_left)
@@ -741,14 +741,26 @@ void sock_closing(struct sock *s, int fd)
 	sock_close_last(s, fd);
 }
 
-/* The program has not read all: for its peer that is a reset. */
-static bool sock_is_unread(const struct conn *c)
+bool sock_is_unread(const struct conn *c)
 {
 	int unread = 0;
 
 	if (c->carry.length || (c->sock && c->sock->in.length) || (c->dropped && !c->s.eof))
 		return true;
 	return c->sock && c->sock->fd >= 0 && !ms_ioctl(c->sock->fd, SIOCOUTQ, &unread) && unread > 0;
+}
+
+/*
+ * What lies unread here and not in the leg: the leg's own end would be in order.
+ * Where the peer knows of a relink it sees a reset by itself (rule 29).
+ */
+static void sock_leave_unread(const struct conn *c)
+{
+	struct linger hard = { .l_onoff = 1 };
+	bool told = c->s.state == STREAM_FLUSHING || c->s.state == STREAM_PARKED || c->s.state == STREAM_OVER;
+
+	if (c->phase == CONN_OPEN && !told && !(c->sock && c->sock->shared) && sock_is_unread(c))
+		ms_setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
 }
 
 /* Rule 29: a child's parents may be asked for it; else only who is told has to say how its end ends. */
@@ -769,10 +781,12 @@ void sock_leave_all(void)
 		if (number >= 0)
 			sock_close_last(s, number);
 	}
-	/* What has been written is with a kernel (sock_unsent), which sends it. */
-	for (struct conn *c = conn_first(); c; c = c->next)
+	/* What has been written is with a kernel, which sends it, or dies with what is unread (sock_unsent). */
+	for (struct conn *c = conn_first(); c; c = c->next) {
 		if (sock_owes_word(c))
 			kin_last_word(c, true);
+		sock_leave_unread(c);
+	}
 	control_flush_now();
 	engine_pause(true); /* and so it stays */
 }

@@ -245,8 +245,11 @@ static void sock_cannot_write(struct sock *s)
 	s->out_urgent = 0;
 	s->out_end = true;
 	s->fin_said = true;
-	if (s->fd >= 0)
+	if (s->fd >= 0) {
 		ms_shutdown(s->fd, SHUT_RD);
+		while (ms_recv(s->fd, buffer, sizeof(buffer), MSG_DONTWAIT) > 0)
+			; /* who waits for room is told by poll only when there is some */
+	}
 	if (s->gone)
 		sock_end(s);
 }
@@ -260,6 +263,7 @@ static size_t sock_write(struct sock *s, const void *bytes, size_t n, bool urgen
 		return (size_t)sent;
 	if (sent == -EAGAIN || sent == -ENOBUFS || sent == -ENOMEM)
 		return 0;
+	s->failed = true;
 	sock_cannot_write(s);
 	return n;
 }
@@ -340,6 +344,21 @@ static void sock_pull(struct sock *s)
 	s->pull_more = !s->out_end;
 }
 
+static bool sock_leg_unread(const struct sock *s)
+{
+	int n = 0;
+
+	return stream_reads(&s->conn->s) == STREAM_FROM_LEG && !ms_ioctl(s->conn->fd, FIONREAD, &n) && n > 0;
+}
+
+/* Closed, and TCP would answer that with a reset. */
+static bool sock_end_resets(struct sock *s)
+{
+	if (s->conn->abort || sock_option_resets(s))
+		return true;
+	return (s->in.length || s->conn->carry.length || sock_leg_unread(s)) && sock_number(s) < 0;
+}
+
 /* Nobody has it any more, or it was shut both ways. */
 static void sock_hung_up(struct sock *s)
 {
@@ -351,8 +370,11 @@ static void sock_hung_up(struct sock *s)
 	sock_pull(s);
 	s->out_end = true;
 	s->deaf = true;
-	if (s->in.length || s->conn->carry.length || sock_option_resets(s))
+	if (sock_end_resets(s)) {
 		s->conn->abort = true;
+		carry_clear(&s->out); /* what TCP has not sent then, it does not send */
+		s->out_urgent = 0;
+	}
 	carry_clear(&s->in);
 	engine_watch(&s->watch, s->fd, 0);
 }
@@ -499,7 +521,11 @@ bool sock_unsent(struct sock *s)
 
 	if (s->kind != SOCK_IS_STREAM || !s->conn || s->conn->phase == CONN_FAILED)
 		return false;
-	if (s->out.length || s->reap)
+	if (s->reap)
+		return true;
+	if (!s->shared && sock_is_open(s) && (sock_is_unread(s->conn) || sock_leg_unread(s)))
+		return false; /* its end is a reset, as TCP has it */
+	if (s->out.length)
 		return true;
 	return !s->out_end && s->fd >= 0 && !s->filler && !ms_ioctl(s->fd, FIONREAD, &n) && n > 0;
 }

@@ -178,6 +178,13 @@ def fails(sock):
     return "no error"
 
 
+def misses(sock):
+    """What a read says at last, one thread's."""
+    while when(sock, "r", lambda: sock.recv(1 << 20)):
+        pass
+    return "its end"
+
+
 def serve(backlog=5):
     global l
     l = socket.socket()

@@ -14,6 +14,7 @@ from launch import tap  # noqa: E402
 BYTES = 120000
 IN_ORDER = ("s.close() or os._exit(0)", "s.shutdown(socket.SHUT_WR) or os._exit(0)", "os._exit(0)", "sys.exit(0)")
 KILLED = "os.kill(os.getpid(), signal.SIGKILL)"
+LIMIT_END_S = 10
 TURNS = tap.number("TURNS", 1)
 
 
@@ -103,6 +104,24 @@ def mirrored(job, reader):
     Mirrored(job, reader, "a mirror, killed with bytes that it has not read", unread=True).goes_on(signal.SIGKILL, "ECONNRESET")
 
 
+def unread(job, reader):
+    """A peer ends with bytes unread that a move brought it, and its leg may be full: at once, and for the reader that is a reset."""
+    for name, fill, wanted in (("unread", "s.send(b'last')", b"last"),
+                               ("unread, and no room for what it writes", "s.settimeout(0.2) or s.sendall(b'last' * (16 << 20))", b"last")):
+        peer = Peer(job, reader)
+        reader.ask("c.sendall(b'unread' * 30000)")
+        status, said = reader.move("drain", 20)
+        filled = peer.ask(fill)
+        peer.say("os._exit(0)")
+        ended = tap.until(lambda: peer.process.poll() is not None, LIMIT_END_S)
+        got = reader.ask(f"take(c, {BYTES}) == b'abc' * {BYTES // 3}"), reader.ask("take(c, 4)")
+        error = reader.ask("len(take(c, 1 << 30))")
+        tap.equal((status, said if status else "", ended, got, error, peer.complaints()), (0, "", True, (True, wanted), "ECONNRESET", ""),
+                  f"it ends, {name} ({filled}): a reset")
+        reader.ask("c.close()")
+        peer.process.kill()
+
+
 def test():
     job = launch.Launch(HOSTS, secret=True)
     reader, third = Actor(job, 0), Actor(job, 1)
@@ -113,6 +132,7 @@ def test():
     for _ in range(TURNS):
         drained(job, reader, pid)
         mirrored(job, reader)
+        unread(job, reader)
     tap.equal((reader.move()[0], reader.ask("held.sendall(b'abc')"), third.ask("take(s, 3)")), (0, None, b"abc"), "the third has seen nothing of it")
     status, said = reader.end()
     others = [line for line in said.splitlines() if "reset while being relinked" not in line] # which there was

@@ -62,7 +62,7 @@ class Crowd(threading.Thread):
 
     def __init__(self, rng):
         super().__init__()
-        self.rng, self.ended, self.rank, self.clients = rng, threading.Event(), 0, []
+        self.rng, self.ended, self.rank, self.clients, self.stuck = rng, threading.Event(), 0, [], []
 
     def run(self):
         while not self.ended.wait(0.1):
@@ -71,8 +71,7 @@ class Crowd(threading.Thread):
                 self.rank += 1
                 words = [address(0), str(self.rank), f"{self.rng.uniform(0.3, 2.5):.2f}", self.rng.choice(("kill", "exit", "close", "lazy"))]
                 self.clients.append(Member("sudden", self.rank, PYTHON + ["-c", CLIENT, *words]))
-        for client in self.clients:
-            client.wait()
+        self.stuck = [client.rank for client in self.clients if client.wait(LONGEST_S)[0] == "timeout"]
 
 
 def test():
@@ -96,6 +95,7 @@ def test():
     crowd.ended.set()
     crowd.join()
     tap.note(f"{crowd.rank} clients have ended meanwhile")
+    tap.equal(crowd.stuck, [], "each client ends")
     tap.equal(slow, [], "no move hangs")
     tap.equal(refused, [], "each move is made")
     tap.equal(server.stop()[0], -15, "the server ends as it is told")
