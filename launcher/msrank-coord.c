@@ -8,7 +8,7 @@
  * the job everywhere):
  *   job ID | secret HEX | again | launcher-exec CMD | launch-arg ARG | iface X | port-range LO HI | host NAME | end
  * secret: whoever starts us keeps it, and starts us again with the same lines and `again` if we are killed.
- * stdout: `ready DIR` or `error TEXT`.
+ * stdout: `ready DIR` or `error TEXT`; at an end in order `ended`.
  */
 #include <errno.h>
 #include <signal.h>
@@ -103,6 +103,7 @@ void coord_end(struct coord *c, int code)
 	end_adopted(c);
 	end_children(c);
 	jobdir_remove(c);
+	dprintf(STDOUT_FILENO, "ended\n"); /* who hears nothing of it knows that we were killed */
 	_exit(code);
 }
 

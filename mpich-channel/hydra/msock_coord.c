@@ -25,6 +25,7 @@ static struct {
 	char *job;   /* what it is told, secret included; a second one is told the same */
 	size_t job_size;
 	int again;   /* it is the second one */
+	int ended;   /* it has said that it ends in order */
 } coord;
 
 static long long now_ms(void)
@@ -235,23 +236,38 @@ static void tell_job(void)
 
 static HYD_status coord_heard(int fd, HYD_event_t events, void *userp);
 
+/* Takes its status; 1 if it was killed. Hydra's wait for any child may have had it before, and stubs take the directory away then. */
+static int take_status(void)
+{
+	const char *dir = getenv("MSOCK_JOBDIR");
+	int how = 0;
+	pid_t pid;
+
+	while ((pid = waitpid(coord.pid, &how, 0)) < 0 && errno == EINTR)
+		;
+	coord.pid = 0;
+	if (!dir || coord.ended)
+		return 0;
+	return pid < 0 || WIFSIGNALED(how) || !access(dir, F_OK);
+}
+
+static void say_twice(void)
+{
+	fprintf(stderr, "mpiexec: the job's coordinator was killed a second time: the job ends\n");
+}
+
 /* It has ended: by itself, and has said why and taken its directory away, or it was killed. */
 static HYD_status coord_gone(void)
 {
-	const char *dir = getenv("MSOCK_JOBDIR");
 	HYD_status status = HYD_SUCCESS;
-	int how = 0;
 
 	HYDT_dmx_deregister_fd(coord.out);
 	close(coord.out);
 	close(coord.in);
-	while (waitpid(coord.pid, &how, 0) < 0 && errno == EINTR)
-		;
-	coord.pid = 0;
-	if (!dir || (!WIFSIGNALED(how) && access(dir, F_OK)))
+	if (!take_status())
 		return HYD_SUCCESS; /* the ranks' stubs end the job */
 	if (coord.again) {
-		fprintf(stderr, "mpiexec: the job's coordinator was killed a second time: the job ends\n");
+		say_twice();
 		return HYD_SUCCESS;
 	}
 	coord.again = 1;
@@ -279,8 +295,10 @@ static HYD_status coord_heard(int fd, HYD_event_t events, void *userp)
 	if (n <= 0)
 		return coord_gone();
 	text[n] = '\0';
+	coord.ended |= strstr(text, "ended\n") != NULL;
 	if (!strncmp(text, "error ", 6))
-		fprintf(stderr, "mpiexec: the job's coordinator was killed; another one says: %s", text + 6);
+		fprintf(stderr, "mpiexec: the job's coordinator was killed; another one says: %.*s\n",
+			(int)strcspn(text + 6, "\n"), text + 6);
 	return HYD_SUCCESS;
 }
 
@@ -335,18 +353,15 @@ void HYDT_bscd_msock_coord_stop(void)
 		HYDT_dmx_deregister_fd(coord.out);
 	close(coord.in);
 	deadline = now_ms() + STOP_MS;
-	do
-		len = read_line(coord.out, line, sizeof(line), deadline);
-	while (len > 0);
+	while ((len = read_line(coord.out, line, sizeof(line), deadline)) > 0)
+		coord.ended |= !strcmp(line, "ended");
 	if (len < 0) {
 		fprintf(stderr, "mpiexec: the job's coordinator does not end; killing it\n");
 		kill(coord.pid, SIGKILL);
 	}
-	/* ECHILD if Hydra's own wait for any child has had it already. */
-	while (waitpid(coord.pid, NULL, 0) < 0 && errno == EINTR)
-		;
+	if (take_status() && len == 0 && coord.again)
+		say_twice();
 	close(coord.out);
-	coord.pid = 0;
 	unsetenv("MSOCK_JOBDIR");
 }
 

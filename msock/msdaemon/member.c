@@ -2,8 +2,10 @@
 #include "msdaemon/member.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "msdaemon/arrival.h"
@@ -16,7 +18,10 @@
 #include "msdaemon/standin.h"
 #include "proto/log.h"
 
-enum { MEMBER_HELD = 4096 }; /* relink messages; they are repeated, so more may be dropped */
+enum {
+	MEMBER_HELD = 4096,  /* relink messages; they are repeated, so more may be dropped */
+	MEMBER_LEAVE_S = 10, /* for a process that has moved away to end; nobody waits for that */
+};
 
 static const char *const state_names[] = { "RUNNING", "JOINED", "LEAVING", "COMING", "LEFT" };
 
@@ -113,15 +118,47 @@ void member_kill(struct member *m)
 	m->alive_fd = -1;
 }
 
+/* Its process has ended, and only the signal that says so has not been looked at. */
+static bool has_ended(const struct member *m)
+{
+	siginfo_t info = { 0 };
+
+	return !waitid(P_PID, (id_t)m->pid, &info, WEXITED | WNOHANG | WNOWAIT) && info.si_pid;
+}
+
+/* What the kernel says of a process: "R (running)" or the like. */
+static void process_state(pid_t pid, char *text, size_t size)
+{
+	char path[32], line[128];
+	FILE *file;
+
+	snprintf(text, size, "not known");
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	file = fopen(path, "re");
+	while (file && fgets(line, sizeof(line), file))
+		if (!strncmp(line, "State:\t", 7))
+			snprintf(text, size, "%.*s", (int)strcspn(line + 7, "\n"), line + 7);
+	if (file)
+		fclose(file);
+}
+
 static void leave_cb(evutil_socket_t fd, short what, void *arg)
 {
-	log_say(LOG_WARN, "a member that has moved away does not end: killed");
-	member_kill(arg);
+	struct member *m = arg;
+	char name[24], state[32];
+
+	if (has_ended(m))
+		return;
+	process_state(m->pid, state, sizeof(state));
+	log_say(LOG_WARN,
+		"rank %s has moved away, and its process here (%d, state %s) has not ended after %d s: killed",
+		daemon_member_text(m->id, name), (int)m->pid, state, MEMBER_LEAVE_S);
+	member_kill(m);
 }
 
 void member_leave(struct member *m)
 {
-	struct timeval limit = { 2, 0 };
+	struct timeval limit = { MEMBER_LEAVE_S, 0 };
 
 	m->leave_timer = evtimer_new(m->d->base, leave_cb, m);
 	event_add(m->leave_timer, &limit);

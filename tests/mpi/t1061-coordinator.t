@@ -1,6 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""The coordinator is killed while msgstorm runs on 6 ranks and ranks move: no byte is wrong, no move is done by halves, nobody says a word."""
+"""
+The coordinator is killed while msgstorm runs on 6 ranks and ranks move: no byte is wrong, no move is done by halves, nobody says a word.
+The second one is killed too: the job ends, and mpiexec names the cause also when all of it has happened before it looks.
+"""
 import os
 import signal
 import sys
@@ -54,6 +57,34 @@ def one(place, number, rounds, rng):
     return killer.killed
 
 
+def kill_new(job, before):
+    """Kills the coordinator that answers now, if it is not one of those before."""
+    known = tap.until(job.ps, 30) and [pid for pid in named("msrank-coord") if pid not in before]
+    for pid in known:
+        os.kill(pid, signal.SIGKILL)
+    return known
+
+
+def twice(place):
+    """mpiexec stands still when the second one is killed, until its proxies have seen their stubs end."""
+    job = jobs.Job(place, [jobs.program("msgstorm"), "1000000", "65536", "7"], RANKS)
+    begun = job.wait_line("^msgstorm:")
+    first = kill_new(job, [])
+    tap.until(lambda: set(named("msrank-coord")) - set(first), 10)
+    mpiexec = next(pid for pid in jobs.descendants() if jobs.describe(pid).split(" ")[0].endswith("mpiexec"))
+    ready = tap.until(job.ps, 30)
+    os.kill(mpiexec, signal.SIGSTOP)
+    second = kill_new(job, first)
+    stubs = not tap.until(lambda: not named("msrank-stub"), 30)
+    os.kill(mpiexec, signal.SIGCONT)
+    status = job.wait()
+    tap.ok(begun and first and ready and second and not stubs, "twice: the second one is killed while mpiexec stands still", (first, second, job.story()))
+    tap.ok(status not in (0, "timeout"), "twice: the job ends", job.story())
+    tap.equal([line for line in job.err if "was killed a second time" in line], ["mpiexec: the job's coordinator was killed a second time: the job ends"],
+              "twice: mpiexec says why")
+    tap.equal(place.leftovers(), [], "twice: nothing is left")
+
+
 def test():
     rng = tap.seed()
     rounds = 200
@@ -65,6 +96,7 @@ def test():
             rounds *= 1 if hit else 2  # it was over too early
         tap.ok(killed > 0, "the coordinator was killed", killed)
         tap.note(f"killed in {killed} of {JOBS} jobs")
+        twice(place)
 
 
 tap.main(test)
