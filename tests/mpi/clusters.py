@@ -84,7 +84,8 @@ class SshLab(Cluster):
             public = " ".join(file.read().split()[:2])
         self.file("known_hosts", "".join(f"{host} {public}\n" for host in self.hosts))
         server = self.file("sshd_config", f"HostKey {self.etc}/host\nAuthorizedKeysFile {self.etc}/user.pub\nUsePAM no\n"
-                           "PidFile none\nStrictModes no\nPasswordAuthentication no\nMaxStartups 100\n")
+                           "PidFile none\nStrictModes no\nPasswordAuthentication no\nMaxStartups 100\n"
+                           f"SetEnv HOME={self.etc}\n") # whatever its user's shell would run first
         client = self.file("ssh_config", f"IdentityFile {self.etc}/user\nUserKnownHostsFile {self.etc}/known_hosts\n"
                            "IdentitiesOnly yes\nStrictHostKeyChecking yes\nBatchMode yes\nConnectTimeout 5\n")
         self.extra["HYDRA_LAUNCHER_EXTRA_ARGS"] = f"-F {client}"
