@@ -151,13 +151,17 @@ bool client_again(struct client *c)
 	if (c->fd >= 0)
 		close(c->fd);
 	c->fd = -1;
-	while (c->fd < 0 && may_come_back(dir, c->job) && now_ms() < end) {
+	while (may_come_back(dir, c->job) && now_ms() < end) {
 		c->fd = dial(dir, c->job);
-		if (c->fd < 0)
-			pause_ms(AGAIN_PAUSE_MS);
+		c->lost = c->fd < 0 || say_hello(c);
+		if (!c->lost)
+			return true;
+		if (c->fd >= 0) /* to the one that is just ending: its listening socket is not closed first */
+			close(c->fd);
+		c->fd = -1;
+		pause_ms(AGAIN_PAUSE_MS);
 	}
-	c->lost = c->fd < 0;
-	return c->fd >= 0 && !say_hello(c);
+	return false;
 }
 
 Ms__Msg *client_ask(struct client *c, const Ms__Msg *msg, int timeout_ms)
@@ -193,7 +197,7 @@ struct client *client_open(const char *job, char *why, size_t size)
 		client_close(c);
 		return NULL;
 	}
-	if (say_hello(c)) {
+	if (say_hello(c) && !client_again(c)) {
 		snprintf(why, size, "job %s has ended", c->job);
 		client_close(c);
 		return NULL;

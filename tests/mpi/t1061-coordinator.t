@@ -3,8 +3,11 @@
 """
 The coordinator is killed while msgstorm runs on 6 ranks and ranks move: no byte is wrong, no move is done by halves, nobody says a word.
 The second one is killed too: the job ends, and mpiexec names the cause also when all of it has happened before it looks.
+A tool that reaches the one that is just ending asks again.
 """
+import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -65,6 +68,21 @@ def kill_new(job, before):
     return known
 
 
+def deaf(place):
+    """What a tool sends first is lost twice, as when who listens is just ending."""
+    if not shutil.which("strace"):
+        tap.skip("a tool asks again", "not installed: strace")
+        return
+    job = jobs.Job(place, [jobs.program("msgstorm"), "1000000", "65536", "7"], RANKS)
+    begun = job.wait_line("^msgstorm:")
+    trace = ["strace", "-qq", "-o", "/dev/null", "-e", "trace=sendto", "-e", "inject=sendto:error=EPIPE:when=1..2"]
+    status, out, err = place.call([*trace, jobs.command("msrank-ps"), "--json"], 30)
+    tap.equal((begun, status, err, len(json.loads(out)["ranks"]) if out else out), (True, 0, "", RANKS), "a tool asks again")
+    job.interrupt()
+    job.wait()
+    tap.equal(place.leftovers(), [], "a tool asks again: nothing is left")
+
+
 def twice(place):
     """mpiexec stands still when the second one is killed, until its proxies have seen their stubs end."""
     job = jobs.Job(place, [jobs.program("msgstorm"), "1000000", "65536", "7"], RANKS)
@@ -96,6 +114,7 @@ def test():
             rounds *= 1 if hit else 2  # it was over too early
         tap.ok(killed > 0, "the coordinator was killed", killed)
         tap.note(f"killed in {killed} of {JOBS} jobs")
+        deaf(place)
         twice(place)
 
 
