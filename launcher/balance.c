@@ -323,27 +323,51 @@ static void tie(const struct balance *b, struct balance_step *steps, unsigned n)
 	}
 }
 
-unsigned balance_plan(struct balance *b, const struct policy *p, struct balance_step *steps,
-		      struct balance_step *rejected, bool *has_rejected)
+/* What is best of what both ways of looking find. 0: nothing is worth it; then *n steps, which the first way found. */
+static unsigned best_plan(struct balance *b, const struct policy *p, struct balance_step *steps, unsigned *n)
 {
 	struct balance_step *other = allocate(b->limits.moves * sizeof(*steps));
 	struct snapshot before;
-	unsigned n, best, more = 0;
+	unsigned best, more = 0;
 	double most = 0;
 
 	snapshot_take(b->c, &before);
-	n = look_ahead(b, p, steps);
+	*n = look_ahead(b, p, steps);
 	snapshot_restore(b->c, &before);
 	snapshot_free(&before);
-	best = best_part(b, steps, n, &most);
+	best = best_part(b, steps, *n, &most);
 	if (p->exchanges && b->c->rank_count * b->c->host_count <= BALANCE_EXCHANGES)
 		more = exchange(b, p, other, &most);
 	if (more) {
 		tie(b, other, more);
 		memcpy(steps, other, more * sizeof(*steps));
-		n = best = more;
+		*n = best = more;
 	}
 	free(other);
+	return best;
+}
+
+/* A round that saves little: one look may be wrong, several that find it in a row are not. */
+static unsigned plan_again(struct balance *b, const struct policy *p, struct balance_step *steps, unsigned *n)
+{
+	struct balance less = *b;
+	unsigned best;
+
+	less.limits.gain_min = b->limits.again_min;
+	best = best_plan(&less, p, steps, n);
+	*b->found = best ? *b->found + 1 : 0;
+	return *b->found > b->limits.again ? best : 0;
+}
+
+unsigned balance_plan(struct balance *b, const struct policy *p, struct balance_step *steps,
+		      struct balance_step *rejected, bool *has_rejected)
+{
+	unsigned n, best = best_plan(b, p, steps, &n);
+
+	if (!best && b->found)
+		best = plan_again(b, p, steps, &n);
+	if (best && b->found)
+		*b->found = 0;
 	for (unsigned i = 0; i < best; i++)
 		make_step(b, &steps[i]);
 	*has_rejected = !best && n;

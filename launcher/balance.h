@@ -15,6 +15,8 @@
 struct balance_limits {
 	double horizon_s; /* a move must pay within this */
 	double gain_min;  /* share of a step that a round must save: less is noise */
+	double again_min; /* ... unless so much is found again and again */
+	unsigned again;   /* so often in a row, and then once more */
 	double worth;     /* its gain must be so many times the cost of its moves */
 	double settle_s;  /* a rank that moved stays for so long */
 	unsigned moves;   /* at most, a round */
@@ -22,7 +24,8 @@ struct balance_limits {
 
 #define BALANCE_LIMITS                                                                                                 \
 	{                                                                                                              \
-		.horizon_s = 60, .gain_min = 0.10, .worth = 2, .settle_s = 30, .moves = 4                              \
+		.horizon_s = 60, .gain_min = 0.10, .again_min = 0.05, .again = 3, .worth = 2, .settle_s = 30,          \
+		.moves = 4                                                                                             \
 	}
 
 #define BALANCE_EVERY_MIN_S 4.0 /* between two rounds */
@@ -32,6 +35,8 @@ struct balance {
 	const double *moved_s; /* borrowed; by rank: how long ago it moved; negative: it did not */
 	double cost_s;         /* of a move as measured; negative: none was, it is guessed by the memory */
 	struct balance_limits limits;
+	unsigned *
+		found; /* borrowed; in how many looks in a row a round was found that saves again_min. NULL: not asked for */
 };
 
 struct balance_step {

@@ -188,13 +188,20 @@ static void leave_out(struct cluster *c, struct means *means, double at_s)
 			c->ranks[i].movable = false;
 }
 
+/* What is known from earlier looks. */
+struct memory {
+	struct means means;
+	unsigned found; /* as balance.h has it */
+};
+
 /* One round on one answer; false: a move failed. */
-static bool round_made(struct client *client, const struct wish *w, const Ms__PsReply *p, struct means *means,
+static bool round_made(struct client *client, const struct wish *w, const Ms__PsReply *p, struct memory *known,
 		       double at_s)
 {
 	struct balance_step steps[STEPS_MAX], rejected;
 	struct cluster c;
-	struct balance b = { .c = &c, .limits = w->limits, .cost_s = measured_cost(p) };
+	struct balance b = { .c = &c, .limits = w->limits, .cost_s = measured_cost(p), .found = &known->found };
+	struct means *means = &known->means;
 	bool has_rejected, good = true;
 	double *ago;
 	unsigned n;
@@ -215,7 +222,7 @@ static bool round_made(struct client *client, const struct wish *w, const Ms__Ps
 		}
 	}
 	if (!n && has_rejected && !w->quiet)
-		tell(&b, &rejected, "stay: not worth it: ");
+		tell(&b, &rejected, known->found ? "stay: to be seen again: " : "stay: not worth it: ");
 	else if (!n && !w->quiet)
 		printf("stay: no rank can move to another machine now\n");
 	fflush(stdout);
@@ -227,7 +234,7 @@ static bool round_made(struct client *client, const struct wish *w, const Ms__Ps
 /* 1: the job has ended. */
 static int rounds(struct client *client, const struct wish *w)
 {
-	struct means means = { NULL, 0 };
+	struct memory known = { { NULL, 0 }, 0 };
 	double next_s = w->watch_s, at_s = 0;
 	int rc = 0;
 
@@ -240,9 +247,9 @@ static int rounds(struct client *client, const struct wish *w)
 			rc = w->every_s > 0 ? rc : 1;
 			break;
 		}
-		means_note(&means, msg->ps_reply);
+		means_note(&known.means, msg->ps_reply);
 		if (at_s >= next_s) {
-			if (!round_made(client, w, msg->ps_reply, &means, at_s))
+			if (!round_made(client, w, msg->ps_reply, &known, at_s))
 				rc = 1;
 			next_s = at_s + w->every_s;
 		}
@@ -252,7 +259,7 @@ static int rounds(struct client *client, const struct wish *w)
 		pause_ms(SAMPLE_MS);
 		at_s += SAMPLE_MS / 1e3;
 	}
-	means_clear(&means);
+	means_clear(&known.means);
 	return rc;
 }
 

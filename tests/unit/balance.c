@@ -24,6 +24,7 @@ struct job {
 	uint64_t talk[MADE_RANKS][MADE_RANKS], rank_bytes, free_bytes;
 	double noise, cost_s;
 	unsigned moves; /* made in all */
+	unsigned found; /* the balancer's */
 };
 
 static void job_begin(struct job *j, size_t hosts, const double *cores, size_t ranks)
@@ -107,7 +108,9 @@ static unsigned job_round(struct job *j, const char *policy)
 {
 	struct balance_step steps[8], rejected;
 	struct cluster c;
-	struct balance b = { .c = &c, .moved_s = j->moved_s, .cost_s = j->cost_s, .limits = BALANCE_LIMITS };
+	struct balance b = {
+		.c = &c, .moved_s = j->moved_s, .cost_s = j->cost_s, .limits = BALANCE_LIMITS, .found = &j->found
+	};
 	bool has_rejected;
 	unsigned n;
 
@@ -370,6 +373,35 @@ static void shares(void **state)
 	means_clear(&means);
 }
 
+/* What saves little is done when several looks in a row have found it. */
+static void patient(void **state)
+{
+	struct job j;
+
+	job_begin(&j, 3, NULL, 4);
+	j.home[3] = 0;
+	j.work[1] = j.work[2] = 0.5;
+	j.work[3] = 0.08;
+	for (unsigned i = 0; i < 3; i++)
+		assert_int_equal(job_round(&j, "greedy"), 0);
+	assert_int_equal(job_round(&j, "greedy"), 1);
+	assert_true(step_s(&j) <= 1.0 + 1e-9);
+	job_run(&j, "greedy", 20);
+	assert_int_equal(j.moves, 1);
+
+	/* One look that does not find it, and it begins anew. */
+	j.home[3] = 0;
+	j.moved_s[3] = -1;
+	job_run(&j, "greedy", 3);
+	j.work[3] = 0.001;
+	job_round(&j, "greedy");
+	j.work[3] = 0.08;
+	job_run(&j, "greedy", 3);
+	assert_int_equal(j.moves, 1);
+	job_round(&j, "greedy");
+	assert_int_equal(j.moves, 2);
+}
+
 static void refused(void **state)
 {
 	struct balance_limits limits = BALANCE_LIMITS;
@@ -396,6 +428,7 @@ int main(void)
 		cmocka_unit_test(shares),   cmocka_unit_test(memory_kept), cmocka_unit_test(too_dear),
 		cmocka_unit_test(no_swing), cmocka_unit_test(together),    cmocka_unit_test(one_machine),
 		cmocka_unit_test(family),   cmocka_unit_test(refused),     cmocka_unit_test(names),
+		cmocka_unit_test(patient),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
