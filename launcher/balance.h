@@ -35,8 +35,7 @@ struct balance {
 	const double *moved_s; /* borrowed; by rank: how long ago it moved; negative: it did not */
 	double cost_s;         /* of a move as measured; negative: none was, it is guessed by the memory */
 	struct balance_limits limits;
-	unsigned *
-		found; /* borrowed; in how many looks in a row a round was found that saves again_min. NULL: not asked for */
+	unsigned *found; /* borrowed; looks in a row that found a round which saves again_min. NULL: not asked for */
 };
 
 struct balance_step {

@@ -368,7 +368,6 @@ static int conn_unsent(int fd)
 /* The application has closed it: does anything of it have to stay? */
 static bool conn_linger(struct conn *c)
 {
-	struct linger hard = { .l_onoff = 1 };
 	uint8_t drop[CONN_DROP];
 	struct iovec iov = { drop, sizeof(drop) };
 
@@ -395,7 +394,7 @@ static bool conn_linger(struct conn *c)
 		return true;
 	}
 	if (c->dropped && !c->s.eof)
-		ms_setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard)); /* as TCP does with unread bytes */
+		leg_resets(c->fd); /* as TCP does with unread bytes */
 	return false;
 }
 
@@ -412,9 +411,7 @@ void conn_linger_on(struct conn *c)
 /* No FIN: the peer's end of file would hide the reset. */
 static void conn_reset(struct conn *c)
 {
-	struct linger hard = { .l_onoff = 1 };
-
-	ms_setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+	leg_resets(c->fd);
 	c->s.error = ECONNRESET;
 	conn_ops_bury(c);
 	conn_destroy(c);

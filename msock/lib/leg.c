@@ -150,6 +150,13 @@ bool leg_is_dead(int fd)
 	return !ms_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &size) && state == TCP_CLOSE;
 }
 
+void leg_resets(int fd)
+{
+	struct linger hard = { .l_onoff = 1 };
+
+	ms_setsockopt(fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+}
+
 void leg_ack(int fd)
 {
 	int one = 1;

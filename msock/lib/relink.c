@@ -198,12 +198,10 @@ static void ops_halfclose(struct stream *s)
 
 static void relink_drop_old(struct conn *c)
 {
-	struct linger hard = { .l_onoff = 1 };
-
 	if (c->old_fd < 0)
 		return;
 	engine_watch(&c->old_leg, c->old_fd, 0);
-	ms_setsockopt(c->old_fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard)); /* empty both ways: no TIME_WAIT */
+	leg_resets(c->old_fd); /* empty both ways: no TIME_WAIT */
 	ms_close(c->old_fd);
 	c->old_fd = -1;
 }

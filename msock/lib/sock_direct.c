@@ -756,11 +756,10 @@ bool sock_is_unread(const struct conn *c)
  */
 static void sock_leave_unread(const struct conn *c)
 {
-	struct linger hard = { .l_onoff = 1 };
 	bool told = c->s.state == STREAM_FLUSHING || c->s.state == STREAM_PARKED || c->s.state == STREAM_OVER;
 
 	if (c->phase == CONN_OPEN && !told && !(c->sock && c->sock->shared) && sock_is_unread(c))
-		ms_setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &hard, sizeof(hard));
+		leg_resets(c->fd);
 }
 
 /* Rule 29: a child's parents may be asked for it; else only who is told has to say how its end ends. */

@@ -68,13 +68,18 @@ def kill_new(job, before):
     return known
 
 
+def endless(place):
+    """(A job that somebody must end, has it begun)"""
+    job = jobs.Job(place, [jobs.program("msgstorm"), "1000000", "65536", "7"], RANKS)
+    return job, job.wait_line("^msgstorm:")
+
+
 def deaf(place):
     """What a tool sends first is lost twice, as when who listens is just ending."""
     if not shutil.which("strace"):
         tap.skip("a tool asks again", "not installed: strace")
         return
-    job = jobs.Job(place, [jobs.program("msgstorm"), "1000000", "65536", "7"], RANKS)
-    begun = job.wait_line("^msgstorm:")
+    job, begun = endless(place)
     trace = ["strace", "-qq", "-o", "/dev/null", "-e", "trace=sendto", "-e", "inject=sendto:error=EPIPE:when=1..2"]
     status, out, err = place.call([*trace, jobs.command("msrank-ps"), "--json"], 30)
     tap.equal((begun, status, err, len(json.loads(out)["ranks"]) if out else out), (True, 0, "", RANKS), "a tool asks again")
@@ -85,8 +90,7 @@ def deaf(place):
 
 def twice(place):
     """mpiexec stands still when the second one is killed, until its proxies have seen their stubs end."""
-    job = jobs.Job(place, [jobs.program("msgstorm"), "1000000", "65536", "7"], RANKS)
-    begun = job.wait_line("^msgstorm:")
+    job, begun = endless(place)
     first = kill_new(job, [])
     tap.until(lambda: set(named("msrank-coord")) - set(first), 10)
     mpiexec = next(pid for pid in jobs.descendants() if jobs.describe(pid).split(" ")[0].endswith("mpiexec"))
