@@ -87,12 +87,26 @@ double balance_time(const struct balance *b)
 	return most * pow(sum, 1.0 / BALANCE_NORM);
 }
 
+static double move_cost(const struct balance *b, size_t rank)
+{
+	return b->cost_s >= 0 ? b->cost_s : guess_base_s + (double)b->c->ranks[rank].bytes / guess_bytes_s;
+}
+
+static bool settles(const struct balance *b, size_t rank)
+{
+	const struct balance_limits *l = &b->limits;
+	double s = l->settle_costs * move_cost(b, rank);
+
+	s = s < l->settle_s ? l->settle_s : s > l->horizon_s ? l->horizon_s : s;
+	return b->moved_s[rank] >= 0 && b->moved_s[rank] < s;
+}
+
 bool balance_may(const struct balance *b, size_t rank, size_t host)
 {
 	const struct cluster_rank *r = &b->c->ranks[rank];
 
 	return r->movable && b->c->hosts[host].up && b->c->hosts[r->host].machine != b->c->hosts[host].machine &&
-	       cluster_fits(b->c, r, host) && !(b->moved_s[rank] >= 0 && b->moved_s[rank] < b->limits.settle_s);
+	       cluster_fits(b->c, r, host) && !settles(b, rank);
 }
 
 double balance_after(const struct balance *b, const struct policy *p, size_t rank, size_t host)
@@ -117,15 +131,13 @@ double balance_after(const struct balance *b, const struct policy *p, size_t ran
 /* What was refused will be refused again as a rule. */
 double balance_rest_s(const struct balance_limits *l, unsigned refusals)
 {
-	return refusals ? ldexp(l->settle_s, refusals < BALANCE_REFUSALS ? (int)refusals : BALANCE_REFUSALS) : 0;
+	return refusals ? ldexp(l->rest_s, refusals < BALANCE_REFUSALS ? (int)refusals : BALANCE_REFUSALS) : 0;
 }
 
 void balance_weigh(const struct balance *b, struct balance_step *s)
 {
-	double bytes = (double)b->c->ranks[s->rank].bytes;
-
 	s->gain_s = s->before > 0 ? b->limits.horizon_s * (1 - s->after / s->before) : 0;
-	s->cost_s = b->cost_s >= 0 ? b->cost_s : guess_base_s + bytes / guess_bytes_s;
+	s->cost_s = move_cost(b, s->rank);
 }
 
 bool balance_worth(const struct balance *b, const struct balance_step *s)
@@ -347,27 +359,31 @@ static unsigned best_plan(struct balance *b, const struct policy *p, struct bala
 	return best;
 }
 
-/* A round that saves little: one look may be wrong, several that find it in a row are not. */
-static unsigned plan_again(struct balance *b, const struct policy *p, struct balance_step *steps, unsigned *n)
+/* A round that saves little: one look may be wrong, several that find it in a row are not. So many moves are asked. */
+static bool sure_enough(const struct balance *b, const struct balance_step *steps, unsigned n)
 {
-	struct balance less = *b;
-	unsigned best;
-
-	less.limits.gain_min = b->limits.again_min;
-	best = best_plan(&less, p, steps, n);
-	*b->found = best ? *b->found + 1 : 0;
-	return *b->found > b->limits.again ? best : 0;
+	if (n && as_one(b, steps, n).gain_s >= b->limits.gain_min * b->limits.horizon_s) {
+		*b->found = 0;
+		return true;
+	}
+	*b->found = n ? *b->found + 1 : 0;
+	if (*b->found <= b->limits.again)
+		return false;
+	*b->found = 0;
+	return true;
 }
 
 unsigned balance_plan(struct balance *b, const struct policy *p, struct balance_step *steps,
 		      struct balance_step *rejected, bool *has_rejected)
 {
-	unsigned n, best = best_plan(b, p, steps, &n);
+	struct balance wide = *b;
+	unsigned n, best;
 
-	if (!best && b->found)
-		best = plan_again(b, p, steps, &n);
-	if (best && b->found)
-		*b->found = 0;
+	if (b->found)
+		wide.limits.gain_min = b->limits.again_min;
+	best = best_plan(&wide, p, steps, &n);
+	if (b->found && !sure_enough(b, steps, best))
+		best = 0;
 	for (unsigned i = 0; i < best; i++)
 		make_step(b, &steps[i]);
 	*has_rejected = !best && n;

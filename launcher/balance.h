@@ -18,14 +18,20 @@ struct balance_limits {
 	double again_min; /* ... unless so much is found again and again */
 	unsigned again;   /* so often in a row, and then once more */
 	double worth;     /* its gain must be so many times the cost of its moves */
-	double settle_s;  /* a rank that moved stays for so long */
-	unsigned moves;   /* at most, a round */
+	/*
+	 * A rank that moved stays for so many times what its move costs, so that going to and fro could take two
+	 * hundredths of its time at the very worst; for settle_s at least, in which enough looks are taken for a mean, and
+	 * for horizon_s at most, within which its move has paid.
+	 */
+	double settle_costs, settle_s;
+	double rest_s;  /* as balance_rest_s has it */
+	unsigned moves; /* at most, a round */
 };
 
 #define BALANCE_LIMITS                                                                                                 \
 	{                                                                                                              \
-		.horizon_s = 60, .gain_min = 0.10, .again_min = 0.05, .again = 3, .worth = 2, .settle_s = 30,          \
-		.moves = 4                                                                                             \
+		.horizon_s = 60, .gain_min = 0.10, .again_min = 0.05, .again = 3, .worth = 2, .settle_costs = 50,      \
+		.settle_s = 12, .rest_s = 30, .moves = 4                                                               \
 	}
 
 #define BALANCE_EVERY_MIN_S 4.0 /* between two rounds */
@@ -72,7 +78,7 @@ double balance_after(const struct balance *b, const struct policy *p, size_t ran
  */
 bool balance_best_from(const struct balance *b, const struct policy *p, size_t machine, double busiest, double most,
 		       struct balance_step *out);
-/* How long a rank is left alone that was refused so often in a row, in s: 0 for never, then twice as long each time. */
+/* How long a rank is left alone that was refused so often in a row, in s: 0 for never, then twice rest_s, and twice as long each time. */
 double balance_rest_s(const struct balance_limits *l, unsigned refusals);
 /* Fills in gain and cost from before and after. */
 void balance_weigh(const struct balance *b, struct balance_step *s);

@@ -83,11 +83,6 @@ static struct timer swap_timer;
 static struct held *held_first, *held_last;
 static unsigned held_count;
 
-static bool state_in(unsigned state, unsigned set)
-{
-	return set >> state & 1;
-}
-
 /* Closed by a reset that the program has not been told. */
 static bool leg_is_reset(int fd, unsigned state)
 {
@@ -101,8 +96,6 @@ static bool leg_count(int fd, struct leg_counts *n)
 {
 	const unsigned sent = 1u << STATE_FIN_WAIT1 | 1u << STATE_FIN_WAIT2 | 1u << STATE_TIME_WAIT |
 			      1u << STATE_CLOSE | 1u << STATE_LAST_ACK | 1u << STATE_CLOSING;
-	const unsigned received = 1u << STATE_TIME_WAIT | 1u << STATE_CLOSE | 1u << STATE_CLOSE_WAIT |
-				  1u << STATE_LAST_ACK | 1u << STATE_CLOSING;
 	struct tcp_info before = { 0 }, after = { 0 };
 	int queued = 0, unread = 0;
 
@@ -116,9 +109,9 @@ static bool leg_count(int fd, struct leg_counts *n)
 		    before.tcpi_bytes_received == after.tcpi_bytes_received && before.tcpi_state == after.tcpi_state)
 			break;
 	}
-	n->fin_sent = state_in(after.tcpi_state, sent) && !leg_is_reset(fd, after.tcpi_state);
+	n->fin_sent = tcp_state_in(after.tcpi_state, sent) && !leg_is_reset(fd, after.tcpi_state);
 	n->written = after.tcpi_bytes_acked + (uint64_t)queued - n->fin_sent;
-	n->taken = after.tcpi_bytes_received - state_in(after.tcpi_state, received) - (uint64_t)unread;
+	n->taken = after.tcpi_bytes_received - tcp_fin_received(after.tcpi_state) - (uint64_t)unread;
 	n->unsent = (uint32_t)queued;
 	n->unread = (uint32_t)unread;
 	return true;

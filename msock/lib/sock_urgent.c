@@ -16,6 +16,7 @@
 
 #include "lib/conn.h"
 #include "lib/sys.h"
+#include "lib/tcp_state.h"
 
 #include <errno.h>
 #include <linux/tcp.h>
@@ -25,7 +26,7 @@
 #define SIOCATMARK 0x8905
 #endif
 
-enum { URGENT_TRIES = 1000 };
+enum { URGENT_TRIES = 1000, UNREAD_MAX = 1 << 30 };
 
 bool sock_at_mark(int fd)
 {
@@ -56,7 +57,7 @@ static uint64_t leg_received(int leg)
 	socklen_t size = sizeof(info);
 
 	ms_getsockopt(leg, IPPROTO_TCP, TCP_INFO, &info, &size);
-	return info.tcpi_bytes_received;
+	return info.tcpi_bytes_received - tcp_fin_received(info.tcpi_state);
 }
 
 /* Is there an urgent byte that was not read, or the word of one?  fd has no SO_OOBINLINE. */
@@ -68,31 +69,86 @@ static bool urgent_is_there(int fd)
 	return n == 1 || n == -EAGAIN;
 }
 
+/* What a leg without SO_OOBINLINE told. */
+struct glance {
+	uint64_t received;
+	bool waits, at_head; /* at_head: the urgent byte is the next one, read or not */
+	int ahead;
+	uint64_t behind; /* at_head: bytes behind it */
+};
+
+/* False: something came meanwhile. */
+static bool look_once(int leg, struct glance *g)
+{
+	long behind = 0;
+
+	*g = (struct glance){ .received = leg_received(leg), .waits = urgent_is_there(leg) };
+	ms_ioctl(leg, FIONREAD, &g->ahead);
+	g->at_head = sock_at_mark(leg);
+	if (g->at_head)
+		behind = ms_recv(leg, NULL, UNREAD_MAX, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
+	g->behind = behind > 0 ? (uint64_t)behind : 0;
+	return urgent_is_there(leg) == g->waits && /* the word of one may come ahead of it */
+	       leg_received(leg) == g->received;
+}
+
+/* Bytes that nobody has read; *received is as then. */
+static int leg_unread(int leg, uint64_t *received)
+{
+	int n;
+
+	do {
+		n = 0;
+		*received = leg_received(leg);
+		ms_ioctl(leg, FIONREAD, &n);
+	} while (leg_received(leg) != *received);
+	return n;
+}
+
 /*
- * Bytes ahead of the urgent one, and whether the program has had that.  There is
- * a mark if less can be read up to it than in all; the two are comparable only
- * if nothing came in between.
+ * Sets SO_OOBINLINE and tells what lies ahead of the urgent byte and whether the
+ * program has had that.  What comes after that, sock_note_mark sees: nobody
+ * reads now.
+ *
+ * When another byte becomes urgent the kernel passes the old one by if it is the
+ * next, until SO_OOBINLINE is set; after that it is read as others are, also if
+ * the program has had it.  Which of the two it was is told by the place up to
+ * which the leg has been read; one that the program has had is passed by here if
+ * the kernel has not done it.
+ *
+ * Behind others, there is a byte that was read if less can be read up to it than
+ * in all; the two are comparable only if nothing came in between.
  */
 void sock_urgent_look(int leg, struct sock_urgent *u)
 {
-	uint64_t before;
-	bool still;
-
 	*u = (struct sock_urgent){ 0 };
 	for (int i = 0; i < URGENT_TRIES; i++) {
-		int all = 0;
+		uint64_t received;
+		struct glance g;
+		int all;
+		char byte;
 
-		before = leg_received(leg);
 		sock_inline(leg, 0);
-		ms_ioctl(leg, FIONREAD, &u->ahead);
-		u->waits = urgent_is_there(leg);
+		if (!look_once(leg, &g))
+			continue;
 		sock_inline(leg, 1);
-		ms_ioctl(leg, FIONREAD, &all);
-		still = leg_received(leg) == before;
-		u->marked = u->waits || (still && u->ahead < all);
-		if (still)
+		all = leg_unread(leg, &received);
+		if (g.at_head) {
+			bool passed = received - (uint64_t)all != g.received - 1 - g.behind;
+
+			u->marked = u->waits = g.waits && !passed;
+			if (!g.waits && !passed)
+				ms_recv(leg, &byte, 1, MSG_DONTWAIT);
 			return;
+		}
+		if (!g.waits && received != g.received)
+			continue;
+		u->ahead = g.ahead;
+		u->waits = g.waits;
+		u->marked = g.waits || g.ahead < all;
+		return;
 	}
+	sock_inline(leg, 1);
 }
 
 /* Is there an urgent byte that the program has not had? */

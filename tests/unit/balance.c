@@ -402,6 +402,51 @@ static void patient(void **state)
 	assert_int_equal(j.moves, 2);
 }
 
+/* A rank that moved may move again when 50 times its move's cost has passed, 12 s at least and 60 at most. */
+static void settled(void **state)
+{
+	static const struct {
+		double cost_s, stays_s;
+	} table[] = { { 0.01, 12 }, { 0.3, 15 }, { 1, 50 }, { 5, 60 } };
+
+	for (size_t i = 0; i < sizeof(table) / sizeof(*table); i++) {
+		struct made made;
+		struct cluster c;
+		double moved_s[2] = { table[i].stays_s - 0.1, -1 };
+		struct balance b = { .c = &c, .moved_s = moved_s, .cost_s = table[i].cost_s, .limits = BALANCE_LIMITS };
+
+		made_begin(&made);
+		for (int k = 0; k < 2; k++)
+			made_host(&made, "m", 1, 0.4, 1 << 30);
+		for (int k = 0; k < 2; k++)
+			made_rank(&made, 0, 0.4, 1 << 20);
+		cluster_read(made_reply(&made), &c);
+		assert_false(balance_may(&b, 0, 1));
+		assert_true(balance_may(&b, 1, 1));
+		moved_s[0] += 0.2;
+		assert_true(balance_may(&b, 0, 1));
+		cluster_clear(&c);
+	}
+}
+
+/* A hog comes where a rank has just moved: the rank goes on to the host that is free as soon as 15 s have passed. */
+static void soon_again(void **state)
+{
+	struct job j;
+
+	job_begin(&j, 4, NULL, 3);
+	j.home[1] = 0;
+	assert_int_equal(job_round(&j, "greedy"), 1);
+	assert_true(step_s(&j) <= 1);
+	j.hogs[j.home[0] ? j.home[0] : j.home[1]] = 1;
+	assert_true(step_s(&j) > 1.9);
+	job_run(&j, "greedy", 2);
+	assert_int_equal(j.moves, 1);
+	job_run(&j, "greedy", 1);
+	assert_int_equal(j.moves, 2);
+	assert_true(step_s(&j) <= 1);
+}
+
 static void refused(void **state)
 {
 	struct balance_limits limits = BALANCE_LIMITS;
@@ -428,7 +473,7 @@ int main(void)
 		cmocka_unit_test(shares),   cmocka_unit_test(memory_kept), cmocka_unit_test(too_dear),
 		cmocka_unit_test(no_swing), cmocka_unit_test(together),    cmocka_unit_test(one_machine),
 		cmocka_unit_test(family),   cmocka_unit_test(refused),     cmocka_unit_test(names),
-		cmocka_unit_test(patient),
+		cmocka_unit_test(patient),  cmocka_unit_test(settled),     cmocka_unit_test(soon_again),
 	};
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);

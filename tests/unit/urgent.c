@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The look for an urgent byte, when the leg is taken from the program, with something coming in before each of its system
+ * calls: what the program gets then, by the code that gives it, is what the peer sent, in order, each byte once.
+ */
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "lib/sys.h"
+
+static int peer;
+static const char *coming;
+static unsigned steps, when;
+
+/* Lower case letters are ordinary bytes, others urgent ones. */
+static void say(const char *text)
+{
+	for (; *text; text++)
+		assert_int_equal(send(peer, text, 1, *text >= 'a' ? 0 : MSG_OOB), 1);
+}
+
+static void step(void)
+{
+	if (++steps == when)
+		say(coming);
+}
+
+#define ms_ioctl(...) (step(), ms_ioctl(__VA_ARGS__))
+#define ms_recv(...) (step(), ms_recv(__VA_ARGS__))
+#define ms_getsockopt(...) (step(), ms_getsockopt(__VA_ARGS__))
+#define ms_setsockopt(...) (step(), ms_setsockopt(__VA_ARGS__))
+#include "lib/sock_urgent.c"
+
+static const struct start {
+	const char *ahead, *urgent, *behind;
+	bool had; /* the program has read the urgent byte, and nothing else */
+} starts[] = {
+	{ "", "", "", false },    { "ab", "", "", false },    { "", "A", "", false }, { "", "A", "cd", false },
+	{ "ab", "A", "", false }, { "ab", "A", "cd", false }, { "", "A", "", true },  { "", "A", "cd", true },
+	{ "ab", "A", "", true },  { "ab", "A", "cd", true },
+};
+
+static void connect_two(int *leg)
+{
+	struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t size = sizeof(at);
+	int listener = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+
+	assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof(at)), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	assert_int_equal(getsockname(listener, (struct sockaddr *)&at, &size), 0);
+	peer = socket(AF_INET, SOCK_STREAM, 0);
+	assert_int_equal(connect(peer, (struct sockaddr *)&at, sizeof(at)), 0);
+	assert_int_equal(setsockopt(peer, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)), 0);
+	*leg = accept(listener, NULL, NULL);
+	assert_true(*leg >= 0);
+	close(listener);
+}
+
+/* All that has been sent is there. */
+static void arrived(int leg, size_t sent)
+{
+	for (int i = 0; leg_received(leg) < sent; i++) {
+		assert_true(i < 10000);
+		usleep(1000);
+	}
+}
+
+/* As the library reads the leg and gives what it read; urgent bytes in brackets. */
+static void give_all(struct sock *s, int leg, char *text)
+{
+	char byte[64];
+
+	for (;;) {
+		long n;
+
+		sock_note_mark(s, leg);
+		n = ms_recv(leg, byte, sizeof(byte), MSG_DONTWAIT);
+		if (n <= 0)
+			break;
+		s->conn->s.taken += (uint64_t)n;
+		for (long i = 0; i < n; i++, s->given++) {
+			if (sock_until_urgent(s, 1)) {
+				text += sprintf(text, "%c", byte[i]);
+				continue;
+			}
+			if (s->urgent == SOCK_URGENT_WAITS)
+				text += sprintf(text, "[%c]", byte[i]);
+			s->urgent = SOCK_URGENT_NONE;
+		}
+	}
+}
+
+/* What the program may get; TCP knows only the last urgent byte: the one before is then ordinary, or lost if it is the next. */
+static bool right(const struct start *at, const char *got)
+{
+	static const char *const older[] = { "[A]", "A", "" };
+	bool another = strchr(coming, 'B');
+	char end[8] = "";
+
+	for (const char *c = coming; *c; c++)
+		sprintf(end + strlen(end), *c >= 'a' ? "%c" : "[%c]", *c);
+	for (int i = 0; i < 3; i++) {
+		char want[64];
+
+		if (at->had ? i == 0 || (i == 1 && !(another && *at->ahead))
+			    : (i > 0 && !another) || (i == 2 && *at->ahead))
+			continue;
+		snprintf(want, sizeof(want), "%s%s%s%s", at->ahead, *at->urgent ? older[i] : "", at->behind, end);
+		if (!strcmp(got, want))
+			return true;
+	}
+	return false;
+}
+
+/* Something comes before the look's system call `number`; false: the look has fewer. */
+static bool one(const struct start *at, unsigned number)
+{
+	size_t before = strlen(at->ahead) + strlen(at->urgent) + strlen(at->behind);
+	struct conn c = { 0 };
+	struct sock s = { .conn = &c };
+	struct sock_urgent u;
+	char text[256] = "", byte;
+	int leg, unread = 0;
+	bool within;
+
+	connect_two(&leg);
+	say(at->ahead);
+	say(at->urgent);
+	say(at->behind);
+	arrived(leg, before);
+	if (at->had)
+		assert_int_equal(recv(leg, &byte, 1, MSG_OOB), 1);
+	steps = 0;
+	when = number;
+	sock_urgent_look(leg, &u);
+	within = steps >= when;
+	when = 0;
+	assert_int_equal(ioctl(leg, FIONREAD, &unread), 0);
+	s.given = c.s.taken = leg_received(leg) - (uint64_t)unread;
+	sock_urgent_keep(&s, &u);
+	if (!within)
+		say(coming);
+	arrived(leg, before + strlen(coming));
+	give_all(&s, leg, text);
+	if (!right(at, text))
+		fail_msg("\"%s\" \"%s\" \"%s\"%s, \"%s\" before call %u: \"%s\"", at->ahead, at->urgent, at->behind,
+			 at->had ? " had" : "", coming, number, text);
+	assert_int_equal(c.s.taken, before + strlen(coming));
+	close(leg);
+	close(peer);
+	return within;
+}
+
+static void look(void **state)
+{
+	static const char *const what[] = { "q", "B", "qB", "Bq" };
+
+	for (size_t i = 0; i < sizeof(what) / sizeof(*what); i++) {
+		coming = what[i];
+		for (size_t k = 0; k < sizeof(starts) / sizeof(*starts); k++) {
+			unsigned number = 1;
+
+			while (one(&starts[k], number))
+				assert_true(++number < 100);
+			assert_true(number > 5);
+		}
+	}
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = { cmocka_unit_test(look) };
+
+	cmocka_set_message_output(CM_OUTPUT_TAP);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
