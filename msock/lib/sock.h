@@ -189,13 +189,15 @@ void sock_stand_still(void);
 void sock_go_on(void);                               /* the lock is given */
 bool sock_pair_all(void);                            /* have all paired; true: all are */
 bool sock_accept_direct(struct sock *s, int number); /* a fresh number that no thread knows; false: make a pair */
-void sock_closing(struct sock *s, int fd);           /* the program is about to close this number */
-bool sock_is_unread(const struct conn *c);           /* the program has not read all: for its peer its end is a reset */
-void sock_leave_all(void);                           /* ... the process to end */
 void sock_direct_lost(struct sock *s);
 void sock_forget_swap(struct sock *s);
 bool sock_hold(struct conn *c, uint32_t from, const struct stream_msg *msg); /* true: it waits, or is lost */
 void sock_forked(void); /* in a forked child; no conn is left but those of direct streams */
+
+/* sock_leave.c */
+void sock_closing(struct sock *s, int fd); /* the program is about to close this number */
+bool sock_is_unread(const struct conn *c); /* the program has not read all: for its peer its end is a reset */
+void sock_leave_all(void);                 /* the process is about to end */
 
 /* sock_urgent.c */
 bool sock_at_mark(int fd);

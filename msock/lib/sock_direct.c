@@ -37,15 +37,16 @@
 #include "lib/core.h"
 #include "lib/holders.h"
 #include "lib/kin.h"
+#include "lib/leg_counts.h"
 #include "lib/log.h"
 #include "lib/mem.h"
+#include "lib/sock_direct.h"
 #include "lib/sock_epoll.h"
 #include "lib/sys.h"
-#include "lib/tcp_state.h"
 
 #include <errno.h>
 #include <linux/sockios.h>
-#include <linux/tcp.h>
+#include <netinet/tcp.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 
@@ -55,15 +56,7 @@ enum {
 	SWAP_DOUBLINGS = 6,
 	SWAP_TIRED_MS = 1000,  /* the threads did not stop: bytes pass through the pairs so long */
 	SWAP_SHARED_MS = 1000, /* between two looks whether a child still has the program's end of a pair */
-	COUNT_TRIES = 1000,
 	HELD_MAX = 4096,
-};
-
-/* What the kernel has counted of a leg since its birth. */
-struct leg_counts {
-	uint64_t written, taken; /* bytes by who had it, both ways */
-	uint32_t unsent, unread; /* of them */
-	bool fin_sent;
 };
 
 /* A relink message that waits until its stream is paired. */
@@ -83,47 +76,13 @@ static struct timer swap_timer;
 static struct held *held_first, *held_last;
 static unsigned held_count;
 
-/* Closed by a reset that the program has not been told. */
-static bool leg_is_reset(int fd, unsigned state)
-{
-	struct pollfd p = { .fd = fd };
-
-	return state == STATE_CLOSE && ms_poll(&p, 1, 0) == 1 && p.revents & POLLERR;
-}
-
-/* False: it is none any more. Exact once nobody writes: what the peer sends meanwhile is waited out. */
-static bool leg_count(int fd, struct leg_counts *n)
-{
-	const unsigned sent = 1u << STATE_FIN_WAIT1 | 1u << STATE_FIN_WAIT2 | 1u << STATE_TIME_WAIT |
-			      1u << STATE_CLOSE | 1u << STATE_LAST_ACK | 1u << STATE_CLOSING;
-	struct tcp_info before = { 0 }, after = { 0 };
-	int queued = 0, unread = 0;
-
-	for (int i = 0; i < COUNT_TRIES; i++) {
-		socklen_t size = sizeof(before), again = sizeof(after);
-
-		if (ms_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &before, &size) || ms_ioctl(fd, SIOCOUTQ, &queued) ||
-		    ms_ioctl(fd, FIONREAD, &unread) || ms_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &after, &again))
-			return false;
-		if (before.tcpi_bytes_acked == after.tcpi_bytes_acked &&
-		    before.tcpi_bytes_received == after.tcpi_bytes_received && before.tcpi_state == after.tcpi_state)
-			break;
-	}
-	n->fin_sent = tcp_state_in(after.tcpi_state, sent) && !leg_is_reset(fd, after.tcpi_state);
-	n->written = after.tcpi_bytes_acked + (uint64_t)queued - n->fin_sent;
-	n->taken = after.tcpi_bytes_received - tcp_fin_received(after.tcpi_state) - (uint64_t)unread;
-	n->unsent = (uint32_t)queued;
-	n->unread = (uint32_t)unread;
-	return true;
-}
-
 static void sock_counts_begin(struct sock *s, const struct leg_counts *n)
 {
 	s->written_before = s->conn->s.written - n->written;
 	s->taken_before = s->conn->s.taken - n->taken;
 }
 
-static void sock_counts_end(struct sock *s, const struct leg_counts *n)
+void sock_counts_end(struct sock *s, const struct leg_counts *n)
 {
 	s->conn->s.written = s->written_before + n->written;
 	s->conn->s.taken = s->taken_before + n->taken;
@@ -251,7 +210,7 @@ static void leg_give(struct sock *s, int leg)
 }
 
 /* ... and as the library needs it. */
-static void leg_take(int leg)
+void leg_take(int leg)
 {
 	ms_fcntl(leg, F_SETFL, O_NONBLOCK);
 	leg_prepare(leg);
@@ -325,7 +284,7 @@ static void sock_to_direct(struct sock *s)
 	sock_owner_tell(number);
 }
 
-static void sock_ends_direct(struct sock *s)
+void sock_ends_direct(struct sock *s)
 {
 	sock_forget_swap(s);
 	s->direct = false;
@@ -345,7 +304,7 @@ static struct conn *sock_part(struct sock *s)
 }
 
 /* The kernel closes the leg; what the peer asks about the stream is answered by what is known of it now. */
-static void sock_bury(struct sock *s)
+void sock_bury(struct sock *s)
 {
 	struct conn *c = sock_part(s);
 
@@ -354,7 +313,7 @@ static void sock_bury(struct sock *s)
 }
 
 /* Ours no more; another process has it. */
-static void sock_abandon(struct sock *s)
+void sock_abandon(struct sock *s)
 {
 	conn_destroy(sock_part(s));
 }
@@ -371,7 +330,7 @@ void sock_direct_lost(struct sock *s)
 }
 
 /* A descriptor of the library for the program's file, or -errno. */
-static int leg_dup(int number)
+int leg_dup(int number)
 {
 	int fd = (int)ms_fcntl(number, F_DUPFD_CLOEXEC, 3);
 
@@ -647,138 +606,4 @@ bool sock_accept_direct(struct sock *s, int number)
 	ms_close(c->fd);
 	sock_became_direct(s, number, &n);
 	return true;
-}
-
-struct others {
-	uint64_t ino;
-	unsigned count;
-};
-
-static void sock_count_number(int fd, const struct stat *st, void *arg)
-{
-	struct others *o = arg;
-
-	o->count += st->st_ino == o->ino;
-}
-
-/* The kernel resets the peer: unread bytes, or the program wants it so. */
-static bool sock_close_resets(const struct sock *s, const struct leg_counts *n)
-{
-	return n->unread > 0 || sock_option_resets(s);
-}
-
-/* A child's, of a stream that is its parent's; if the parent has let go of it, this may have been the last one. */
-static void sock_close_inherited(struct sock *s, int fd)
-{
-	struct leg_counts n;
-
-	sock_inline(fd, 1);
-	if (leg_count(fd, &n) && !sock_close_resets(s, &n)) {
-		sock_counts_end(s, &n);
-		s->conn->s.app_fin = true;
-		kin_last_word(s->conn, false);
-	}
-	sock_inline(fd, 0);
-	sock_options_apply(s, fd, false);
-	sock_abandon(s);
-	sock_destroy(s);
-}
-
-static void sock_close_last(struct sock *s, int fd)
-{
-	struct conn *c = s->conn;
-	struct leg_counts n;
-	int leg = -1;
-
-	if (s->inherited) {
-		sock_close_inherited(s, fd);
-		return;
-	}
-	if (kin_lets_go(s, fd)) {
-		sock_abandon(s);
-		sock_destroy(s);
-		return;
-	}
-	sock_inline(fd, 1); /* or what lies behind an urgent byte is not counted */
-	if (!leg_count(fd, &n) || sock_close_resets(s, &n)) {
-		sock_direct_lost(s);
-		sock_destroy(s);
-		return;
-	}
-	sock_counts_end(s, &n);
-	if (n.unsent > n.fin_sent && !sock_option_lingers(s))
-		leg = leg_dup(fd); /* rule 6: it is still a leg until the peer has all */
-	if (leg >= 0) {
-		sock_ends_direct(s);
-		leg_take(leg);
-		c->fd = leg;
-		core_own_fd(leg, true);
-	} else {
-		c->s.app_fin = true;
-		c->s.error = 0;
-		sock_bury(s);
-	}
-	sock_destroy(s);
-}
-
-void sock_closing(struct sock *s, int fd)
-{
-	struct others others = { .ino = s->ino };
-
-	if (!s->direct)
-		return;
-	if (s->duplicated)
-		sock_each_number(false, sock_count_number, &others);
-	if (others.count > 1)
-		return;
-	sock_close_last(s, fd);
-}
-
-bool sock_is_unread(const struct conn *c)
-{
-	int unread = 0;
-
-	if (c->carry.length || (c->sock && c->sock->in.length) || (c->dropped && !c->s.eof))
-		return true;
-	return c->sock && c->sock->fd >= 0 && !ms_ioctl(c->sock->fd, SIOCOUTQ, &unread) && unread > 0;
-}
-
-/*
- * What lies unread here and not in the leg: the leg's own end would be in order.
- * Where the peer knows of a relink it sees a reset by itself (rule 29).
- */
-static void sock_leave_unread(const struct conn *c)
-{
-	bool told = c->s.state == STREAM_FLUSHING || c->s.state == STREAM_PARKED || c->s.state == STREAM_OVER;
-
-	if (c->phase == CONN_OPEN && !told && !(c->sock && c->sock->shared) && sock_is_unread(c))
-		leg_resets(c->fd);
-}
-
-/* Rule 29: a child's parents may be asked for it; else only who is told has to say how its end ends. */
-static bool sock_owes_word(const struct conn *c)
-{
-	if (c->phase != CONN_OPEN || c->s.state == STREAM_OVER || c->s.error || sock_is_unread(c))
-		return false;
-	return core.kin || c->s.state != STREAM_STEADY;
-}
-
-/* The process ends, and has these numbers still. */
-void sock_leave_all(void)
-{
-	for (struct sock *s = sock_first(), *next; s && core.kin; s = next) {
-		int number = s->direct ? sock_number(s) : -1;
-
-		next = s->next;
-		if (number >= 0)
-			sock_close_last(s, number);
-	}
-	/* What has been written is with a kernel, which sends it, or dies with what is unread (sock_unsent). */
-	for (struct conn *c = conn_first(); c; c = c->next) {
-		if (sock_owes_word(c))
-			kin_last_word(c, true);
-		sock_leave_unread(c);
-	}
-	control_flush_now();
-	engine_pause(true); /* and so it stays */
 }
