@@ -28,6 +28,7 @@ struct mirror_leg {
 	uint64_t stream;
 	uint32_t leg;
 	struct conn *conn; /* borrowed; NULL: released */
+	bool failed;       /* released, and its stream has ended with an error */
 	struct mirror_leg *next;
 };
 
@@ -124,6 +125,11 @@ void mirror_ack(struct conn *c)
 		mirror_order(c->mirror, MS_MI_ACK, c->s.id, mirror_older_leg(c), mirror_taken(c));
 }
 
+static void mirror_order_release(struct mirror *m, const struct mirror_leg *l)
+{
+	mirror_order(m, l->failed ? MS_MI_ABANDON : MS_MI_RELEASE, l->stream, l->leg, 0);
+}
+
 void mirror_release(struct conn *c)
 {
 	struct mirror *m = c->mirror;
@@ -135,8 +141,9 @@ void mirror_release(struct conn *c)
 		if (l->conn != c)
 			continue;
 		l->conn = NULL;
+		l->failed = c->s.state == STREAM_OVER && c->s.error;
 		m->active--;
-		mirror_order(m, MS_MI_RELEASE, l->stream, l->leg, 0);
+		mirror_order_release(m, l);
 	}
 	move_stream_steady();
 }
@@ -290,7 +297,7 @@ static void mirror_attached(struct mirror *m)
 	ms_log(LOG_DEBUG, "attached to the mirror at %a port %u, %u legs", m->ip, m->port, m->active);
 	for (struct mirror_leg *l = m->legs; l; l = l->next) {
 		if (!l->conn)
-			mirror_order(m, MS_MI_RELEASE, l->stream, l->leg, 0);
+			mirror_order_release(m, l);
 		else if (l->conn->s.state == STREAM_BOTH)
 			mirror_order(m, MS_MI_HALFCLOSE, l->stream, l->leg, 0);
 	}

@@ -320,17 +320,22 @@ bool leg_settled(const struct leg *leg)
 	return leg->end == LEG_FIN && leg->bytes.len == 0 && leg->fin_sent && leg_unsent(leg) == 0;
 }
 
-void leg_release(struct leg *leg)
+void leg_abandon(struct leg *leg)
 {
 	struct leg_table *t = leg->table;
 
+	t->leg[leg->index] = NULL;
+	t->left--;
+	leg_destroy(leg);
+}
+
+void leg_release(struct leg *leg)
+{
 	if (!leg_settled(leg))
 		log_say(LOG_ERROR,
 			"stream %llx leg %u is released before it is settled: end %s, %zu bytes not taken, "
 			"%d bytes not at the peer, FIN %s",
 			(unsigned long long)leg->stream, leg->number, leg->end == LEG_OPEN ? "not read" : "read",
 			leg->bytes.len, leg_unsent(leg), leg->fin_sent ? "sent" : "not sent");
-	t->leg[leg->index] = NULL;
-	t->left--;
-	leg_destroy(leg);
+	leg_abandon(leg);
 }

@@ -85,5 +85,7 @@ void leg_halfclose(struct leg *leg);
 /* Nothing is left in it, in neither direction (protocol.md, invariant 8). */
 bool leg_settled(const struct leg *leg);
 void leg_release(struct leg *leg);
+/* ... of a stream that has ended with an error: nothing has to be settled. */
+void leg_abandon(struct leg *leg);
 
 #endif

@@ -311,6 +311,9 @@ static int link_take_order(struct link *link, uint8_t type, struct ms_codec *c, 
 	case MS_MI_RELEASE:
 		leg_release(leg);
 		return 0;
+	case MS_MI_ABANDON:
+		leg_abandon(leg);
+		return 0;
 	}
 	return -1;
 }

@@ -200,6 +200,7 @@ enum ms_mirror_type {
 	MS_MI_ACK,       /* member: u64 S, u32 leg, u64 offset: all below it is taken */
 	MS_MI_HALFCLOSE, /* member: u64 S, u32 leg */
 	MS_MI_RELEASE,   /* member: u64 S, u32 leg */
+	MS_MI_ABANDON, /* member: u64 S, u32 leg: as RELEASE, where the stream has ended with an error and nothing is settled */
 };
 
 /* msmirror's own control socket to its msdaemon (descriptor 3, SEQPACKET):

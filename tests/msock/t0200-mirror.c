@@ -824,6 +824,50 @@ static void test_dead_peer(void **state)
 		fail_msg("%s", text);
 }
 
+/*
+ * A peer that has ended with all of it read, and without a word (rule 29): the stream ends with an error, the member tells no
+ * FIN, and nobody complains; of a leg that is released so the mirror does.
+ */
+static void unsettled(struct scene *sc, uint8_t order, bool complains)
+{
+	struct stream *s = &sc->s[0];
+	FILE *said = tmpfile();
+	uint64_t forwarded;
+	char text[4096] = { 0 };
+
+	scene_open_to(sc, NULL, said);
+	sc->streams = 1;
+	stream_open(s, 0, 10);
+	scene_start(sc);
+	scene_list(sc, 0, 1);
+	scene_at(sc);
+	scene_outcome(sc, true);
+	member_attach(sc);
+	while (!s->ended) {
+		peer_write(s);
+		assert_true(member_read(sc));
+	}
+	order_send(sc, s, MS_MI_ACK);
+	order_send(sc, s, order);
+	scene_expect_done(sc, &forwarded);
+	scene_close(sc, 0);
+	rewind(said);
+	assert_true(fread(text, 1, sizeof(text) - 1, said) < sizeof(text) - 1);
+	fclose(said);
+	if (!strstr(text, "before it is settled") == complains)
+		fail_msg("%s", text);
+}
+
+static void test_released_unsettled(void **state)
+{
+	unsettled(*state, MS_MI_RELEASE, true);
+}
+
+static void test_abandoned(void **state)
+{
+	unsettled(*state, MS_MI_ABANDON, false);
+}
+
 /* The list in several packets of descriptors. */
 static void test_many(void **state)
 {
@@ -909,10 +953,16 @@ int main(void)
 	const char *seed = getenv("MSOCK_TEST_SEED");
 	struct timespec now;
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_prestate(test_streams, at),      cmocka_unit_test_prestate(test_abort, at),
-		cmocka_unit_test_prestate(test_strangers, at),    cmocka_unit_test_prestate(test_window, at),
-		cmocka_unit_test_prestate(test_lost_release, at), cmocka_unit_test_prestate(test_many, at),
-		cmocka_unit_test_prestate(test_ends, at),         cmocka_unit_test_prestate(test_dead_peer, at),
+		cmocka_unit_test_prestate(test_streams, at),
+		cmocka_unit_test_prestate(test_abort, at),
+		cmocka_unit_test_prestate(test_strangers, at),
+		cmocka_unit_test_prestate(test_window, at),
+		cmocka_unit_test_prestate(test_lost_release, at),
+		cmocka_unit_test_prestate(test_many, at),
+		cmocka_unit_test_prestate(test_ends, at),
+		cmocka_unit_test_prestate(test_dead_peer, at),
+		cmocka_unit_test_prestate(test_released_unsettled, at),
+		cmocka_unit_test_prestate(test_abandoned, at),
 	};
 
 	clock_gettime(CLOCK_REALTIME, &now);
