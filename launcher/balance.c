@@ -362,15 +362,13 @@ static unsigned best_plan(struct balance *b, const struct policy *p, struct bala
 /* A round that saves little: one look may be wrong, several that find it in a row are not. So many moves are asked. */
 static bool sure_enough(const struct balance *b, const struct balance_step *steps, unsigned n)
 {
-	if (n && as_one(b, steps, n).gain_s >= b->limits.gain_min * b->limits.horizon_s) {
-		*b->found = 0;
-		return true;
-	}
+	bool sure = n && as_one(b, steps, n).gain_s >= b->limits.gain_min * b->limits.horizon_s;
+
 	*b->found = n ? *b->found + 1 : 0;
-	if (*b->found <= b->limits.again)
-		return false;
-	*b->found = 0;
-	return true;
+	sure |= *b->found > b->limits.again;
+	if (sure)
+		*b->found = 0;
+	return sure;
 }
 
 unsigned balance_plan(struct balance *b, const struct policy *p, struct balance_step *steps,

@@ -15,6 +15,7 @@
 #include "lib/sock.h"
 
 #include "lib/conn.h"
+#include "lib/leg_counts.h"
 #include "lib/sys.h"
 #include "lib/tcp_state.h"
 
@@ -92,19 +93,6 @@ static bool look_once(int leg, struct glance *g)
 	       leg_received(leg) == g->received;
 }
 
-/* Bytes that nobody has read; *received is as then. */
-static int leg_unread(int leg, uint64_t *received)
-{
-	int n;
-
-	do {
-		n = 0;
-		*received = leg_received(leg);
-		ms_ioctl(leg, FIONREAD, &n);
-	} while (leg_received(leg) != *received);
-	return n;
-}
-
 /*
  * Sets SO_OOBINLINE and tells what lies ahead of the urgent byte and whether the
  * program has had that.  What comes after that, sock_note_mark sees: nobody
@@ -123,29 +111,29 @@ void sock_urgent_look(int leg, struct sock_urgent *u)
 {
 	*u = (struct sock_urgent){ 0 };
 	for (int i = 0; i < URGENT_TRIES; i++) {
-		uint64_t received;
+		struct leg_counts n;
 		struct glance g;
-		int all;
 		char byte;
 
 		sock_inline(leg, 0);
 		if (!look_once(leg, &g))
 			continue;
 		sock_inline(leg, 1);
-		all = leg_unread(leg, &received);
+		if (!leg_count(leg, &n))
+			return;
 		if (g.at_head) {
-			bool passed = received - (uint64_t)all != g.received - 1 - g.behind;
+			bool passed = n.taken != g.received - 1 - g.behind;
 
 			u->marked = u->waits = g.waits && !passed;
 			if (!g.waits && !passed)
 				ms_recv(leg, &byte, 1, MSG_DONTWAIT);
 			return;
 		}
-		if (!g.waits && received != g.received)
+		if (!g.waits && n.taken + n.unread != g.received)
 			continue;
 		u->ahead = g.ahead;
 		u->waits = g.waits;
-		u->marked = g.waits || g.ahead < all;
+		u->marked = g.waits || (uint32_t)g.ahead < n.unread;
 		return;
 	}
 	sock_inline(leg, 1);

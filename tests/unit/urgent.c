@@ -39,6 +39,7 @@ static void step(void)
 #define ms_recv(...) (step(), ms_recv(__VA_ARGS__))
 #define ms_getsockopt(...) (step(), ms_getsockopt(__VA_ARGS__))
 #define ms_setsockopt(...) (step(), ms_setsockopt(__VA_ARGS__))
+#include "lib/leg_counts.c"
 #include "lib/sock_urgent.c"
 
 static const struct start {
