@@ -104,8 +104,9 @@ static bool look_once(int leg, struct glance *g)
  * which the leg has been read; one that the program has had is passed by here if
  * the kernel has not done it.
  *
- * Behind others, there is a byte that was read if less can be read up to it than
- * in all; the two are comparable only if nothing came in between.
+ * Behind others, there is one if less can be read up to it than had come in all.
+ * If no less, and one waits, only the word of it has come, as when the window is
+ * full: where it will lie the kernel does not tell.
  */
 void sock_urgent_look(int leg, struct sock_urgent *u)
 {
@@ -129,11 +130,9 @@ void sock_urgent_look(int leg, struct sock_urgent *u)
 				ms_recv(leg, &byte, 1, MSG_DONTWAIT);
 			return;
 		}
-		if (!g.waits && n.taken + n.unread != g.received)
-			continue;
 		u->ahead = g.ahead;
-		u->waits = g.waits;
-		u->marked = g.waits || (uint32_t)g.ahead < n.unread;
+		u->marked = (uint64_t)g.ahead < g.received - n.taken;
+		u->waits = u->marked && g.waits;
 		return;
 	}
 	sock_inline(leg, 1);

@@ -51,12 +51,15 @@ static const struct start {
 	{ "ab", "A", "", true },  { "ab", "A", "cd", true },
 };
 
-static void connect_two(int *leg)
+/* room: of the leg, for what is not read; 0: enough */
+static void connect_two(int *leg, int room)
 {
 	struct sockaddr_in at = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	socklen_t size = sizeof(at);
 	int listener = socket(AF_INET, SOCK_STREAM, 0), one = 1;
 
+	if (room)
+		assert_int_equal(setsockopt(listener, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room)), 0);
 	assert_int_equal(bind(listener, (struct sockaddr *)&at, sizeof(at)), 0);
 	assert_int_equal(listen(listener, 1), 0);
 	assert_int_equal(getsockname(listener, (struct sockaddr *)&at, &size), 0);
@@ -77,8 +80,25 @@ static void arrived(int leg, size_t sent)
 	}
 }
 
-/* As the library reads the leg and gives what it read; urgent bytes in brackets. */
-static void give_all(struct sock *s, int leg, char *text)
+/* As the library takes the leg: the look, and what it makes of that.  Whether something came in before a call of the look. */
+static bool take(struct sock *s, int leg)
+{
+	struct sock_urgent u;
+	int unread = 0;
+	bool within;
+
+	steps = 0;
+	sock_urgent_look(leg, &u);
+	within = steps >= when;
+	when = 0;
+	assert_int_equal(ioctl(leg, FIONREAD, &unread), 0);
+	s->given = s->conn->s.taken = leg_received(leg) - (uint64_t)unread;
+	sock_urgent_keep(s, &u);
+	return within;
+}
+
+/* As the library reads the leg and gives what it read; urgent bytes in brackets. Where the text ends. */
+static char *give_all(struct sock *s, int leg, char *text)
 {
 	char byte[64];
 
@@ -88,7 +108,7 @@ static void give_all(struct sock *s, int leg, char *text)
 		sock_note_mark(s, leg);
 		n = ms_recv(leg, byte, sizeof(byte), MSG_DONTWAIT);
 		if (n <= 0)
-			break;
+			return text;
 		s->conn->s.taken += (uint64_t)n;
 		for (long i = 0; i < n; i++, s->given++) {
 			if (sock_until_urgent(s, 1)) {
@@ -130,26 +150,19 @@ static bool one(const struct start *at, unsigned number)
 	size_t before = strlen(at->ahead) + strlen(at->urgent) + strlen(at->behind);
 	struct conn c = { 0 };
 	struct sock s = { .conn = &c };
-	struct sock_urgent u;
 	char text[256] = "", byte;
-	int leg, unread = 0;
 	bool within;
+	int leg;
 
-	connect_two(&leg);
+	connect_two(&leg, 0);
 	say(at->ahead);
 	say(at->urgent);
 	say(at->behind);
 	arrived(leg, before);
 	if (at->had)
 		assert_int_equal(recv(leg, &byte, 1, MSG_OOB), 1);
-	steps = 0;
 	when = number;
-	sock_urgent_look(leg, &u);
-	within = steps >= when;
-	when = 0;
-	assert_int_equal(ioctl(leg, FIONREAD, &unread), 0);
-	s.given = c.s.taken = leg_received(leg) - (uint64_t)unread;
-	sock_urgent_keep(&s, &u);
+	within = take(&s, leg);
 	if (!within)
 		say(coming);
 	arrived(leg, before + strlen(coming));
@@ -179,9 +192,39 @@ static void look(void **state)
 	}
 }
 
+/* The leg is full, and of an urgent byte only the word has come. */
+static void word(void **state)
+{
+	enum { AHEAD = 16384 };
+	static char ahead[AHEAD], text[2 * AHEAD], *end = text;
+	struct conn c = { 0 };
+	struct sock s = { .conn = &c };
+	int leg;
+
+	connect_two(&leg, 4096);
+	memset(ahead, 'x', AHEAD);
+	assert_int_equal(send(peer, ahead, AHEAD, 0), AHEAD);
+	say("Acd");
+	for (int i = 0; !urgent_is_there(leg); i++) {
+		assert_true(i < 10000);
+		usleep(1000);
+	}
+	take(&s, leg);
+	assert_true(leg_received(leg) < AHEAD);
+	for (int i = 0; c.s.taken < AHEAD + 3; i++) {
+		assert_true(i < 10000);
+		usleep(1000);
+		end = give_all(&s, leg, end);
+	}
+	assert_memory_equal(text, ahead, AHEAD);
+	assert_string_equal(text + AHEAD, "[A]cd");
+	close(leg);
+	close(peer);
+}
+
 int main(void)
 {
-	const struct CMUnitTest tests[] = { cmocka_unit_test(look) };
+	const struct CMUnitTest tests[] = { cmocka_unit_test(look), cmocka_unit_test(word) };
 
 	cmocka_set_message_output(CM_OUTPUT_TAP);
 	return cmocka_run_group_tests(tests, NULL, NULL);
