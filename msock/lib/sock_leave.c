@@ -32,19 +32,24 @@ static bool sock_close_resets(const struct sock *s, const struct leg_counts *n)
 	return n->unread > 0 || sock_option_resets(s);
 }
 
-/* A child's, of a stream that is its parent's; if the parent has let go of it, this may have been the last one. */
+/*
+ * A child's, of a stream that is its parent's; if the parent has let go of it, this may have been the last one.
+ * The options are the parent's, who may have set others since the fork.
+ */
 static void sock_close_inherited(struct sock *s, int fd)
 {
 	struct leg_counts n;
+	int in_line = 0;
+	socklen_t size = sizeof(in_line);
 
+	ms_getsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &in_line, &size);
 	sock_inline(fd, 1);
 	if (leg_count(fd, &n) && !sock_close_resets(s, &n)) {
 		sock_counts_end(s, &n);
 		s->conn->s.app_fin = true;
 		kin_last_word(s->conn, false);
 	}
-	sock_inline(fd, 0);
-	sock_options_apply(s, fd, false);
+	sock_inline(fd, in_line);
 	sock_abandon(s);
 	sock_destroy(s);
 }

@@ -99,6 +99,24 @@ def direct(server, client):
     tap.equal(server.ask("reap('k')"), 0, "so does its parent")
 
 
+def options(server, client):
+    """What the parent has set since the fork stays when the child is done with the stream."""
+    sets = "c.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, {0}), c.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, {1})"
+    connect(server, client)
+    for ends, status in (("c.close(), os._exit(0)", 0), ("os._exit(3)", 3)):
+        server.ask(sets.format(1, 0))
+        pid = server.ask("kid('k')")
+        tap.ok(is_direct(shown(server, pid), server.ask("c.fileno()")), "a child has the connection")
+        server.ask(sets.format(0, 1))
+        server.ask(f"start('k', '{ends}')")
+        tap.equal(server.ask("reap('k')"), status, f"it ends by {ends}")
+        tap.equal(server.ask("c.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), c.getsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE)"),
+                  (0, 1), "its parent's options are as the parent has set them")
+        echo(client, server.ask, "the parent")
+    server.ask("c.close()")
+    tap.equal(client.ask("s.recv(1)"), b"", "which closes it")
+
+
 def prefork(server, client):
     """Children accept from the listener that they have inherited."""
     for name in ("a", "b"):
@@ -283,6 +301,7 @@ def test():
     forking(job, server, client)
     sharing(server, client)
     direct(server, client)
+    options(server, client)
     prefork(server, client)
     active(server, client)
     orphans(job, client)
