@@ -202,12 +202,13 @@ void sock_leave_all(void);                 /* the process is about to end */
 /* sock_urgent.c */
 bool sock_at_mark(int fd);
 void sock_inline(int fd, int on);
+bool sock_is_inline(int fd);
 void sock_note_mark(struct sock *s, int leg);
 void sock_urgent_look(int leg, struct sock_urgent *u);
 void sock_urgent_keep(struct sock *s, const struct sock_urgent *u);
 size_t sock_until_urgent(const struct sock *s, size_t n);
 bool sock_urgent_waits(int fd);
-bool sock_urgent_comes(int leg);
+bool sock_urgent_comes(int fd);
 
 /* sock_owner.c */
 void sock_owner_note(int fd, struct sock_owner *o);

@@ -38,11 +38,9 @@ static bool sock_close_resets(const struct sock *s, const struct leg_counts *n)
  */
 static void sock_close_inherited(struct sock *s, int fd)
 {
+	bool in_line = sock_is_inline(fd);
 	struct leg_counts n;
-	int in_line = 0;
-	socklen_t size = sizeof(in_line);
 
-	ms_getsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &in_line, &size);
 	sock_inline(fd, 1);
 	if (leg_count(fd, &n) && !sock_close_resets(s, &n)) {
 		sock_counts_end(s, &n);

@@ -41,6 +41,15 @@ void sock_inline(int fd, int on)
 	ms_setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, sizeof(on));
 }
 
+bool sock_is_inline(int fd)
+{
+	int on = 0;
+	socklen_t size = sizeof(on);
+
+	ms_getsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &on, &size);
+	return on;
+}
+
 /* Before a read of the leg, whose next byte is that at s->conn->s.taken. */
 void sock_note_mark(struct sock *s, int leg)
 {
@@ -107,10 +116,15 @@ static bool look_once(int leg, struct glance *g)
  * Behind others, there is one if less can be read up to it than had come in all.
  * If no less, and one waits, only the word of it has come, as when the window is
  * full: where it will lie the kernel does not tell.
+ *
+ * Where the program has set SO_OOBINLINE it stays: a byte would be passed by that
+ * the program has not had, and cannot have had.  sock_note_mark sees it.
  */
 void sock_urgent_look(int leg, struct sock_urgent *u)
 {
 	*u = (struct sock_urgent){ 0 };
+	if (sock_is_inline(leg))
+		return;
 	for (int i = 0; i < URGENT_TRIES; i++) {
 		struct leg_counts n;
 		struct glance g;
@@ -138,28 +152,32 @@ void sock_urgent_look(int leg, struct sock_urgent *u)
 	sock_inline(leg, 1);
 }
 
-/* Is there an urgent byte that the program has not had? */
+/* Is one there that was not read? */
+bool sock_urgent_comes(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLPRI };
+
+	return ms_poll(&p, 1, 0) == 1 && p.revents & POLLPRI;
+}
+
+/*
+ * Is there an urgent byte that the program has not had, or the word of one?
+ * SO_OOBINLINE, without which the kernel does not tell of a word, is off only
+ * when no byte is there, which another could have passed by.
+ */
 bool sock_urgent_waits(int fd)
 {
-	int in_line = 0;
-	socklen_t size = sizeof(in_line);
-	bool there;
+	bool in_line, there;
 
-	ms_getsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &in_line, &size);
+	if (sock_urgent_comes(fd))
+		return true;
+	in_line = sock_is_inline(fd);
 	if (in_line)
 		sock_inline(fd, 0);
 	there = urgent_is_there(fd);
 	if (in_line)
 		sock_inline(fd, 1);
 	return there;
-}
-
-/* Is one on the leg that the library has not read? */
-bool sock_urgent_comes(int leg)
-{
-	struct pollfd p = { .fd = leg, .events = POLLPRI };
-
-	return ms_poll(&p, 1, 0) == 1 && p.revents & POLLPRI;
 }
 
 /* s->conn->s.taken is right again. */

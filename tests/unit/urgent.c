@@ -37,6 +37,7 @@ static void step(void)
 
 #define ms_ioctl(...) (step(), ms_ioctl(__VA_ARGS__))
 #define ms_recv(...) (step(), ms_recv(__VA_ARGS__))
+#define ms_poll(...) (step(), ms_poll(__VA_ARGS__))
 #define ms_getsockopt(...) (step(), ms_getsockopt(__VA_ARGS__))
 #define ms_setsockopt(...) (step(), ms_setsockopt(__VA_ARGS__))
 #include "lib/leg_counts.c"
@@ -50,6 +51,9 @@ static const struct start {
 	{ "ab", "A", "", false }, { "ab", "A", "cd", false }, { "", "A", "", true },  { "", "A", "cd", true },
 	{ "ab", "A", "", true },  { "ab", "A", "cd", true },
 };
+
+/* What the library does with a leg: it is taken, or before it is given the program is told by a signal. */
+enum use { TAKEN, INLINE_TAKEN, INLINE_TOLD, USES };
 
 /* room: of the leg, for what is not read; 0: enough */
 static void connect_two(int *leg, int room)
@@ -80,15 +84,18 @@ static void arrived(int leg, size_t sent)
 	}
 }
 
-/* As the library takes the leg: the look, and what it makes of that.  Whether something came in before a call of the look. */
-static bool take(struct sock *s, int leg)
+/* What the library makes of a look.  Whether something came in before a call of it. */
+static bool look_at(struct sock *s, int leg, enum use use, bool *waits)
 {
-	struct sock_urgent u;
+	struct sock_urgent u = { 0 };
 	int unread = 0;
 	bool within;
 
 	steps = 0;
-	sock_urgent_look(leg, &u);
+	if (use == INLINE_TOLD)
+		*waits = sock_urgent_waits(leg);
+	else
+		sock_urgent_look(leg, &u);
 	within = steps >= when;
 	when = 0;
 	assert_int_equal(ioctl(leg, FIONREAD, &unread), 0);
@@ -122,11 +129,16 @@ static char *give_all(struct sock *s, int leg, char *text)
 	}
 }
 
-/* What the program may get; TCP knows only the last urgent byte: the one before is then ordinary, or lost if it is the next. */
-static bool right(const struct start *at, const char *got)
+/*
+ * What the program may get; TCP knows only the last urgent byte: the one before is then ordinary, or, without SO_OOBINLINE, lost
+ * if it is the next.  One that was had may come again in line.
+ */
+static bool right(const struct start *at, enum use use, const char *got)
 {
 	static const char *const older[] = { "[A]", "A", "" };
-	bool another = strchr(coming, 'B');
+	bool another = strchr(coming, 'B'), in_line = use != TAKEN;
+	const bool may[] = { !at->had || in_line, another && (!at->had || *at->ahead || in_line),
+			     at->had || (another && !*at->ahead && !in_line) };
 	char end[8] = "";
 
 	for (const char *c = coming; *c; c++)
@@ -134,24 +146,21 @@ static bool right(const struct start *at, const char *got)
 	for (int i = 0; i < 3; i++) {
 		char want[64];
 
-		if (at->had ? i == 0 || (i == 1 && !(another && *at->ahead))
-			    : (i > 0 && !another) || (i == 2 && *at->ahead))
-			continue;
 		snprintf(want, sizeof(want), "%s%s%s%s", at->ahead, *at->urgent ? older[i] : "", at->behind, end);
-		if (!strcmp(got, want))
+		if (may[i] && !strcmp(got, want))
 			return true;
 	}
 	return false;
 }
 
 /* Something comes before the look's system call `number`; false: the look has fewer. */
-static bool one(const struct start *at, unsigned number)
+static bool one(const struct start *at, enum use use, unsigned number)
 {
 	size_t before = strlen(at->ahead) + strlen(at->urgent) + strlen(at->behind);
 	struct conn c = { 0 };
 	struct sock s = { .conn = &c };
+	bool within, waits = *at->urgent && !at->had;
 	char text[256] = "", byte;
-	bool within;
 	int leg;
 
 	connect_two(&leg, 0);
@@ -161,35 +170,43 @@ static bool one(const struct start *at, unsigned number)
 	arrived(leg, before);
 	if (at->had)
 		assert_int_equal(recv(leg, &byte, 1, MSG_OOB), 1);
+	sock_inline(leg, use != TAKEN);
 	when = number;
-	within = take(&s, leg);
+	within = look_at(&s, leg, use, &waits);
+	if (!strchr(coming, 'B') || (*at->urgent && !at->had))
+		assert_int_equal(waits, *at->urgent && !at->had);
 	if (!within)
 		say(coming);
 	arrived(leg, before + strlen(coming));
 	give_all(&s, leg, text);
-	if (!right(at, text))
-		fail_msg("\"%s\" \"%s\" \"%s\"%s, \"%s\" before call %u: \"%s\"", at->ahead, at->urgent, at->behind,
-			 at->had ? " had" : "", coming, number, text);
+	if (!right(at, use, text))
+		fail_msg("\"%s\" \"%s\" \"%s\"%s, use %d, \"%s\" before call %u: \"%s\"", at->ahead, at->urgent,
+			 at->behind, at->had ? " had" : "", use, coming, number, text);
 	assert_int_equal(c.s.taken, before + strlen(coming));
 	close(leg);
 	close(peer);
 	return within;
 }
 
-static void look(void **state)
+static void each_call(const struct start *at, enum use use)
 {
 	static const char *const what[] = { "q", "B", "qB", "Bq" };
 
 	for (size_t i = 0; i < sizeof(what) / sizeof(*what); i++) {
-		coming = what[i];
-		for (size_t k = 0; k < sizeof(starts) / sizeof(*starts); k++) {
-			unsigned number = 1;
+		unsigned number = 1;
 
-			while (one(&starts[k], number))
-				assert_true(++number < 100);
-			assert_true(number > 5);
-		}
+		coming = what[i];
+		while (one(at, use, number))
+			assert_true(++number < 100);
+		assert_true(number > (use == TAKEN ? 5 : 1));
 	}
+}
+
+static void look(void **state)
+{
+	for (enum use use = TAKEN; use < USES; use++)
+		for (size_t k = 0; k < sizeof(starts) / sizeof(*starts); k++)
+			each_call(&starts[k], use);
 }
 
 /* The leg is full, and of an urgent byte only the word has come. */
@@ -209,7 +226,7 @@ static void word(void **state)
 		assert_true(i < 10000);
 		usleep(1000);
 	}
-	take(&s, leg);
+	look_at(&s, leg, TAKEN, NULL);
 	assert_true(leg_received(leg) < AHEAD);
 	for (int i = 0; c.s.taken < AHEAD + 3; i++) {
 		assert_true(i < 10000);
