@@ -15,6 +15,7 @@
 #include "lib/mirror.h"
 #include "lib/move.h"
 #include "lib/sock.h"
+#include "lib/sock_direct.h"
 #include "lib/sys.h"
 #include "lib/udp.h"
 #include "lib/udp_pen.h"
@@ -239,7 +240,7 @@ bool kin_lets_go(struct sock *s, int number)
 	s->number = number;
 	if (!kin_holder(s))
 		return false;
-	kin_note_heir(s->conn, s->ino, 0);
+	kin_note_heir(s->conn, s->ino, 0, sock_ends_in_order(s, number));
 	kin_tell_children(s->conn->s.id, s->born, core.id);
 	return true;
 }

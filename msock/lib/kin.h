@@ -69,8 +69,11 @@ struct conn *kin_accept(int fd, int *err);
 /* D_ASKED; takes `with`. */
 void kin_asked(struct ms_codec *in, int with);
 
-/* kin_heir.c. A stream was let go: how its peer is answered; ino 0: member is its owner. */
-void kin_note_heir(const struct conn *c, uint64_t ino, uint32_t member);
+/*
+ * kin_heir.c. A stream was let go: how its peer is answered; ino 0: member is its owner.
+ * in_order: its counts are known, and it would end in order now.
+ */
+void kin_note_heir(const struct conn *c, uint64_t ino, uint32_t member, bool in_order);
 void kin_heirs_forked(void);
 
 /* An end was closed here in order: tell those who may be asked for it later; own: also the peer, when we have ended. */

@@ -230,7 +230,7 @@ static uint32_t kin_give(struct ms_codec *out, uint32_t to, int number, int *leg
 	kin_put_address(out, &c->local);
 	kin_put_address(out, &c->peer);
 	kin_put_carry(out, &c->carry);
-	kin_note_heir(c, 0, to);
+	kin_note_heir(c, 0, to, false);
 	*leg = c->fd;
 	*given = c;
 	return 0;

@@ -20,10 +20,11 @@ enum {
 
 #define KIN_DOUBT_NS 3000000000ull /* for a last word to come; after that it was killed */
 
-/* A stream that was let go: what its peer still says to us. */
+/* A stream that was let go, or will be: what its peer still says to us. */
 struct heir {
 	uint64_t stream, ino;
 	unsigned end;
+	bool let_go;            /* else we answer ourselves: a child's end is not the stream's */
 	uint32_t member;        /* whose it is now; 0: not known */
 	bool ended;             /* a child has closed it: */
 	struct stream_msg last; /* ... and this is to be said of it */
@@ -56,6 +57,13 @@ static struct heir *heir_find(uint64_t stream, unsigned end)
 	return NULL;
 }
 
+static struct heir *heir_let_go(uint64_t stream, unsigned end)
+{
+	struct heir *h = heir_find(stream, end);
+
+	return h && h->let_go ? h : NULL;
+}
+
 static struct heir *heir_get(uint64_t stream, unsigned end)
 {
 	struct heir *h = heir_find(stream, end);
@@ -67,10 +75,25 @@ static struct heir *heir_get(uint64_t stream, unsigned end)
 	return h;
 }
 
-void kin_note_heir(const struct conn *c, uint64_t ino, uint32_t member)
+static struct stream_msg heir_word(const struct conn *c)
+{
+	return (struct stream_msg){ .type = MS_RL_CLOSED,
+				    .stream = c->s.id,
+				    .leg = c->s.leg,
+				    .m = core.self.m,
+				    .cut = c->s.written,
+				    .taken = c->s.taken,
+				    .app_fin = true };
+}
+
+/* A child speaks before it closes: one that has spoken already may be the one that has it still, but we have written since. */
+void kin_note_heir(const struct conn *c, uint64_t ino, uint32_t member, bool in_order)
 {
 	struct heir *h = heir_get(c->s.id, c->s.end);
 
+	h->ended = h->ended && !h->let_go && in_order;
+	h->last = heir_word(c);
+	h->let_go = true;
 	h->ino = ino;
 	h->member = member;
 	h->doubt_ns = 0;
@@ -78,13 +101,10 @@ void kin_note_heir(const struct conn *c, uint64_t ino, uint32_t member)
 
 void kin_last_word(const struct conn *c, bool own)
 {
-	struct stream_msg msg = { .type = MS_RL_CLOSED, .stream = c->s.id, .leg = c->s.leg, .m = core.self.m };
+	struct stream_msg msg = heir_word(c);
 	uint8_t buf[64 + RELINK_MESSAGE], word[RELINK_MESSAGE];
 	struct ms_codec out;
 
-	msg.cut = c->s.written;
-	msg.taken = c->s.taken;
-	msg.app_fin = true;
 	control_begin(&out, buf, sizeof(buf), MS_M_LAST);
 	ms_put_u64(&out, c->s.id);
 	ms_put_u8(&out, c->s.end);
@@ -142,7 +162,7 @@ static void kin_answer(uint32_t to, const struct stream_msg *msg, enum ms_relink
 void kin_heir(uint32_t from, const struct stream_msg *msg)
 {
 	unsigned end = msg->app_fin & 1;
-	struct heir *ours = heir_find(msg->stream, end), *theirs = heir_find(msg->stream, 1 - end);
+	struct heir *ours = heir_let_go(msg->stream, end), *theirs = heir_let_go(msg->stream, 1 - end);
 	struct conn *c = conn_find(msg->stream, 1 - end);
 
 	if (!MS_MEMBER_IS_CHILD(from) && !(c && c->bound_by && c->peer_member == from))
@@ -226,7 +246,7 @@ bool kin_answers(uint32_t from, const struct stream_msg *msg)
 	int pid;
 
 	for (unsigned i = 0; i < KIN_HEIRS && i < heirs_made && !h; i++)
-		if (heirs[i].stream == msg->stream && heirs[i].member != from)
+		if (heirs[i].stream == msg->stream && heirs[i].let_go && heirs[i].member != from)
 			h = &heirs[i];
 	if (!h)
 		return false;

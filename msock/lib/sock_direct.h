@@ -15,6 +15,8 @@ void sock_ends_direct(struct sock *s);
 void sock_counts_end(struct sock *s, const struct leg_counts *n);
 /* The kernel closes the leg; what the peer asks about the stream is answered by what is known of it now. */
 void sock_bury(struct sock *s);
+/* Another process has it too: would it end in order now? Then the counts of it are the stream's. */
+bool sock_ends_in_order(struct sock *s, int fd);
 /* Ours no more; another process has it. */
 void sock_abandon(struct sock *s);
 

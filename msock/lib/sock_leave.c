@@ -32,22 +32,25 @@ static bool sock_close_resets(const struct sock *s, const struct leg_counts *n)
 	return n->unread > 0 || sock_option_resets(s);
 }
 
-/*
- * A child's, of a stream that is its parent's; if the parent has let go of it, this may have been the last one.
- * The options are the parent's, who may have set others since the fork.
- */
-static void sock_close_inherited(struct sock *s, int fd)
+/* The options may be another process's, who has set others since the fork. */
+bool sock_ends_in_order(struct sock *s, int fd)
 {
-	bool in_line = sock_is_inline(fd);
+	bool in_line = sock_is_inline(fd), is;
 	struct leg_counts n;
 
-	sock_inline(fd, 1);
-	if (leg_count(fd, &n) && !sock_close_resets(s, &n)) {
+	sock_inline(fd, 1); /* or what lies behind an urgent byte is not counted */
+	is = leg_count(fd, &n) && !sock_close_resets(s, &n);
+	if (is)
 		sock_counts_end(s, &n);
-		s->conn->s.app_fin = true;
-		kin_last_word(s->conn, false);
-	}
 	sock_inline(fd, in_line);
+	return is;
+}
+
+/* A child's, of a stream that is its parent's; if the parent has let go of it, this may have been the last one. */
+static void sock_close_inherited(struct sock *s, int fd)
+{
+	if (sock_ends_in_order(s, fd))
+		kin_last_word(s->conn, false);
 	sock_abandon(s);
 	sock_destroy(s);
 }
@@ -67,7 +70,7 @@ static void sock_close_last(struct sock *s, int fd)
 		sock_destroy(s);
 		return;
 	}
-	sock_inline(fd, 1); /* or what lies behind an urgent byte is not counted */
+	sock_inline(fd, 1);
 	if (!leg_count(fd, &n) || sock_close_resets(s, &n)) {
 		sock_direct_lost(s);
 		sock_destroy(s);

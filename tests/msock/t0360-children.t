@@ -10,6 +10,10 @@ from family import HOSTS, VIAS, Actor, child_of, connect, echo, is_direct, moves
 from launch import tap  # noqa: E402
 
 
+# What precedes a close, without one: the kernel refuses flag 1.
+TOLD = "__import__('ctypes').CDLL(None).dup3(0, c.fileno(), 1)"
+
+
 def kid_of(server):
     """What asks the server's child k."""
     return lambda line: server.ask(f"tell('k', {line!r})")
@@ -78,6 +82,25 @@ def sharing(server, client):
     tap.equal(client.ask("s.recv(1)"), b"", "which closes it")
     server.ask("start('k', 'os._exit(0)')")
     tap.equal(server.ask("reap('k')"), 0, "the child ends")
+
+
+def outlived(server, client):
+    """A child ends, the parent writes and closes; the client moves before it closes."""
+    for first, how in (("", "ends"), (TOLD, "says that it closes the stream, and does so behind its parent")):
+        connect(server, client)
+        server.ask("kid('k')")
+        kid = kid_of(server)
+        echo(client, kid, f"a child that {how}")
+        kid(first or "c.close()")
+        server.ask("c.sendall(b'more')")
+        tap.equal(client.ask("take(s, 4)"), b"more", "its parent writes")
+        server.ask("c.close()")
+        server.ask("start('k', 'os._exit(0)')")
+        tap.equal(server.ask("reap('k')"), 0, "the child is gone")
+        for via in VIAS:
+            status, said = client.move(via)
+            tap.equal((status, said if status else ""), (0, ""), f"the client moves, {via}")
+        tap.equal((client.ask("s.recv(1)"), client.ask("s.close()")), (b"", None), "and sees the end")
 
 
 def direct(server, client):
@@ -300,6 +323,7 @@ def test():
     tap.equal((server.address, client.address), ("100.64.0.1", "100.64.0.2"), "two members")
     forking(job, server, client)
     sharing(server, client)
+    outlived(server, client)
     direct(server, client)
     options(server, client)
     prefork(server, client)
