@@ -81,6 +81,7 @@ struct sock {
 	enum sock_kind kind;
 	int domain, protocol;           /* as given to socket() */
 	int number;                     /* one that it had; checked before it is used */
+	int closing;                    /* one in the range that is about to be closed */
 	bool bound, wildcard;           /* wildcard: bound to no address in particular */
 	bool duplicated;                /* there may be several numbers */
 	bool watched;                   /* an epoll set of the program may have it */
@@ -196,6 +197,7 @@ void sock_forked(void); /* in a forked child; no conn is left but those of direc
 
 /* sock_leave.c */
 void sock_closing(struct sock *s, int fd); /* the program is about to close this number */
+void sock_closing_range(unsigned first, unsigned last);
 bool sock_is_unread(const struct conn *c); /* the program has not read all: for its peer its end is a reset */
 void sock_leave_all(void);                 /* the process is about to end */
 

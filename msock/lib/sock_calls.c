@@ -568,12 +568,7 @@ void msock__sock_closing_range(unsigned first, unsigned last)
 	if (!sock_first() || !core_here())
 		return;
 	mask = calls_enter();
-	for (struct sock *s = sock_first(), *next; s; s = next) {
-		next = s->next;
-		if (s->direct && (unsigned)s->number >= first && (unsigned)s->number <= last &&
-		    sock_find(s->number) == s)
-			sock_closing(s, s->number);
-	}
+	sock_closing_range(first, last);
 	calls_leave(mask, 0);
 }
 

@@ -105,6 +105,39 @@ void sock_closing(struct sock *s, int fd)
 	sock_close_last(s, fd);
 }
 
+static void sock_note_range(int fd, const struct stat *st, void *arg)
+{
+	const unsigned *range = arg;
+	struct sock *s = sock_find_inode(st->st_ino);
+
+	if (!s || !s->direct)
+		return;
+	if ((unsigned)fd >= range[0] && (unsigned)fd <= range[1])
+		s->closing = fd;
+	else
+		s->number = fd;
+}
+
+/* One look at all numbers: several of one socket may be in the range, and others outside. */
+void sock_closing_range(unsigned first, unsigned last)
+{
+	unsigned range[] = { first, last };
+	bool any = false;
+
+	for (struct sock *s = sock_first(); s; s = s->next) {
+		if (s->direct)
+			s->number = s->closing = -1;
+		any = any || s->direct;
+	}
+	if (any)
+		sock_each_number(false, sock_note_range, range);
+	for (struct sock *s = sock_first(), *next; s; s = next) {
+		next = s->next;
+		if (s->direct && s->number < 0 && s->closing >= 0)
+			sock_close_last(s, s->closing);
+	}
+}
+
 bool sock_is_unread(const struct conn *c)
 {
 	int unread = 0;

@@ -122,6 +122,19 @@ def unread(job, reader):
         peer.process.kill()
 
 
+def ranged(job, reader):
+    """A peer closes all numbers of its stream in one call, and stays; the reader moves before it reads."""
+    for name, what in (("both numbers", "os.dup2(s.fileno(), 60), os.closerange(s.detach(), 61)"),
+                       ("both numbers, not its first", "os.dup2(s.fileno(), 60), os.dup2(60, 61), s.close(), os.closerange(60, 62)"),
+                       ("one, then the other", "os.dup2(s.fileno(), 60), os.closerange(60, 61), s.close()")):
+        peer = Peer(job, reader)
+        peer.ask(what)
+        status, said = reader.move("drain", 20)
+        tap.equal((status, said if status else ""), (0, ""), f"closed by a range, {name}: the reader moves")
+        peer.say("os._exit(0)")
+        gone(peer, reader, b"", f"closed by a range, {name}")
+
+
 def test():
     job = launch.Launch(HOSTS, secret=True)
     reader, third = Actor(job, 0), Actor(job, 1)
@@ -133,6 +146,7 @@ def test():
         drained(job, reader, pid)
         mirrored(job, reader)
         unread(job, reader)
+        ranged(job, reader)
     tap.equal((reader.move()[0], reader.ask("held.sendall(b'abc')"), third.ask("take(s, 3)")), (0, None, b"abc"), "the third has seen nothing of it")
     status, said = reader.end()
     others = [line for line in said.splitlines() if "reset while being relinked" not in line] # which there was
