@@ -186,7 +186,9 @@ void conn_sync(struct conn *c)
 		vsock_watch(&c->v, conn_kernel_events(c));
 		vsock_ready(&c->v, conn_own_events(c));
 	}
-	if (c->leg.events != leg) {
+	if (leg && c->leg_shut)
+		leg |= EPOLLET;
+	if (c->leg.events != leg || (c->leg_shut && c->leg_more)) {
 		engine_watch(&c->leg, c->fd, 0);
 		c->leg.lasting = c->closed && c->s.state == STREAM_STEADY;
 		engine_watch(&c->leg, c->fd, leg);
@@ -210,6 +212,15 @@ static int conn_skip_confirm(struct conn *c, int fd)
 	return 0;
 }
 
+/* A leg that the program has shut for reading says 0 whenever it is empty, but the peer may write: that is its end when the FIN is here. */
+static ssize_t conn_leg_empty(struct conn *c, int fd)
+{
+	if (!leg_is_shut(fd))
+		return 0;
+	c->leg_shut = c->leg_shut || fd == c->fd;
+	return -EAGAIN;
+}
+
 /* One read from the leg that is due. >0, 0: the leg's end, -errno. */
 static ssize_t conn_read_leg(struct conn *c, const struct iovec *iov, int count)
 {
@@ -225,9 +236,10 @@ static ssize_t conn_read_leg(struct conn *c, const struct iovec *iov, int count)
 	if (c->sock)
 		sock_note_mark(c->sock, fd);
 	n = count == 1 ? ms_read(fd, iov->iov_base, iov->iov_len) : ms_readv(fd, iov, count);
+	c->leg_more = n > 0;
 	if (n > 0)
 		stream_took(&c->s, (uint64_t)n);
-	return n;
+	return n || !iov->iov_len ? n : conn_leg_empty(c, fd);
 }
 
 static bool conn_has_leg(const struct conn *c)

@@ -43,6 +43,8 @@ struct conn {
 	uint64_t told_ns;      /* when writers had to wait; 0: they need not */
 	bool closed;           /* by the application: what comes in is dropped */
 	bool dropped;          /* ... and something was */
+	bool leg_shut;         /* the program has shut the leg for reading, which looks readable all the time: by edges */
+	bool leg_more;         /* ... and the last read did not empty it */
 	bool late_shut;        /* our FIN did not go out on the newest leg: it had been reset */
 	bool abort;            /* closing it resets the peer at once: the program had not read all, or wants it so */
 	unsigned confirm_left; /* bytes of CONFIRM still to be read ahead of the stream's first */

@@ -3,6 +3,7 @@
 
 #include "lib/log.h"
 #include "lib/sys.h"
+#include "lib/tcp_state.h"
 #include "proto/codec.h"
 
 #include <arpa/inet.h>
@@ -148,6 +149,14 @@ bool leg_is_dead(int fd)
 	socklen_t size = sizeof(state);
 
 	return !ms_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &size) && state == TCP_CLOSE;
+}
+
+bool leg_is_shut(int fd)
+{
+	uint8_t state = 0;
+	socklen_t size = sizeof(state);
+
+	return !ms_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &size) && !tcp_fin_received(state);
 }
 
 void leg_resets(int fd)

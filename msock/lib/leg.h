@@ -50,6 +50,9 @@ void leg_prepare(int fd);
 /* Nothing goes out of it any more, whatever is queued: the connection was reset, or is closed both ways. */
 bool leg_is_dead(int fd);
 
+/* The peer has not ended it: a read that says 0 does so since it was shut for reading here. */
+bool leg_is_shut(int fd);
+
 /* From now on its close is a reset: what is queued is thrown away, and nothing stays in TIME_WAIT. */
 void leg_resets(int fd);
 

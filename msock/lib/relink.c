@@ -338,6 +338,7 @@ static int relink_put_leg(struct conn *c, int fd)
 			return old;
 		c->old_fd = core_raise_fd(old);
 	}
+	c->leg_shut = false;
 	err = ms_dup3(fd, c->fd, O_CLOEXEC);
 	ms_close(fd);
 	return err < 0 ? err : 0;

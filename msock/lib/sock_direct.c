@@ -226,6 +226,7 @@ static void sock_became_direct(struct sock *s, int number, const struct leg_coun
 	s->number = number;
 	s->conn->fd = number;
 	s->direct = true;
+	s->read_shut = s->conn->leg_shut = false; /* the kernel knows */
 	s->swap_tries = 0;
 	s->filler = 0;
 	s->urgent = SOCK_URGENT_NONE; /* the kernel knows */
@@ -244,6 +245,14 @@ static bool sock_pair_is_empty(struct sock *s, int number)
 	if (s->conn == NULL || !sock_may_be_direct(s))
 		return false;
 	return !ms_ioctl(number, FIONREAD, &unread) && !unread && !ms_ioctl(s->fd, FIONREAD, &unsent) && !unsent;
+}
+
+/* Shut for reading, by this end or the other. */
+static bool sock_has_end(int fd)
+{
+	struct pollfd p = { .fd = fd, .events = POLLRDHUP };
+
+	return ms_poll(&p, 1, 0) == 1 && p.revents & POLLRDHUP;
 }
 
 static void sock_failed_swap(struct sock *s)
@@ -272,6 +281,8 @@ static void sock_to_direct(struct sock *s)
 	}
 	engine_watch(&c->leg, leg, 0);
 	leg_give(s, leg);
+	if (s->read_shut || sock_has_end(number))
+		ms_shutdown(leg, SHUT_RD);
 	sock_owner_copy(number, leg);
 	ms_fcntl(leg, F_SETFL, ms_fcntl(number, F_GETFL, 0) & (O_NONBLOCK | O_ASYNC));
 	if (s->filler)
@@ -380,6 +391,7 @@ static void sock_to_pair(struct sock *s)
 	ms_fcntl(leg, F_SETFL, O_NONBLOCK);
 	if (n.fin_sent)
 		ms_shutdown(number, SHUT_WR);
+	s->read_shut = sock_has_end(leg) && leg_is_shut(leg);
 	sock_leg_ready(s, EPOLLIN); /* what the program may have looked at lies in its socket again */
 	if (sock_number(s) == number) {
 		sock_owner_copy(leg,

@@ -161,7 +161,7 @@ static void sock_note_ends(struct sock *s, short app, short own)
 	if (!s->out_end && own & POLLRDHUP)
 		s->out_end = true;
 	if (!s->end_said && app & POLLRDHUP)
-		s->deaf = true;
+		s->read_shut = true;
 }
 
 /* So many sockets are asked about at once; most have nothing to say. */

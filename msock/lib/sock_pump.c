@@ -50,6 +50,10 @@ static size_t sock_say(struct sock *s, const void *bytes, size_t n, int flags)
 		return (size_t)sent;
 	if (sent == -EAGAIN || sent == -EINTR || sent == -ENOBUFS || sent == -ENOMEM)
 		return 0;
+	if (s->fd >= 0 && !s->deaf && sock_number(s) >= 0) {
+		s->read_shut = true; /* while it was paired */
+		return 0;
+	}
 	s->deaf = true; /* nobody reads: what comes is dropped, and the peer is told so at the end, as TCP does */
 	if (s->conn)
 		s->conn->dropped = true;
@@ -445,7 +449,7 @@ static uint32_t sock_events(const struct sock *s)
 	if (s->out_end && s->end_said)
 		events |= EPOLLET; /* both ways shut: it is hung up from now on */
 	if (s->in.length || (s->conn && s->conn->carry.length))
-		events |= EPOLLOUT;
+		events |= s->read_shut ? EPOLLOUT | EPOLLET : EPOLLOUT;
 	if (sock_is_settling(s))
 		events |= EPOLLOUT | EPOLLET; /* each time that the program has read something */
 	return events;
@@ -496,6 +500,8 @@ void sock_sync(struct sock *s)
 		else
 			sock_say_end(s);
 	}
+	if (s->read_shut && s->fd >= 0 && !s->filler && !s->in.length && !(c && c->carry.length))
+		ms_shutdown(s->fd, SHUT_WR);
 	if (sock_is_open(s) && stream_is_void(&c->s) && !s->fin_said && (s->out.length || !sock_is_void(s)))
 		sock_cannot_write(s);
 	if (sock_is_open(s) && s->out_end && !s->out.length)

@@ -11,9 +11,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "lib/tcp_state.h"
 #include "proto/log.h"
 
-enum { LEG_READ_AT_ONCE = 256 << 10 }; /* then others have their turn */
+enum {
+	LEG_READ_AT_ONCE = 256 << 10, /* then others have their turn */
+	LEG_SHUT_US = 10000,          /* between two reads of a leg that always looks readable */
+};
 
 void leg_table_init(struct leg_table *t, size_t window, void (*wake)(void *arg), void *arg)
 {
@@ -167,13 +171,43 @@ static void leg_set_end(struct leg *leg, enum leg_end end)
 	leg->paused = false;
 }
 
-/* The peer has reset it since its end was read, or is gone: its queue stays as it was then, and means nothing. */
-static bool leg_is_dead(const struct leg *leg)
+static unsigned leg_state(const struct leg *leg)
 {
-	uint8_t state = 0; /* the first field of struct tcp_info */
+	uint8_t state = TCP_CLOSE; /* the first field of struct tcp_info */
 	socklen_t size = sizeof(state);
 
-	return getsockopt(leg->fd, IPPROTO_TCP, TCP_INFO, &state, &size) == 0 && state == TCP_CLOSE;
+	getsockopt(leg->fd, IPPROTO_TCP, TCP_INFO, &state, &size);
+	return state;
+}
+
+/* By time where it was shut for reading. */
+static int leg_watch(struct leg *leg)
+{
+	static const struct timeval pause = { .tv_usec = LEG_SHUT_US };
+
+	return event_add(leg->readable, leg->shut ? &pause : NULL);
+}
+
+static void leg_read(evutil_socket_t fd, short what, void *arg);
+
+/* A read has said 0. Not the end while the peer's FIN is not here: then the program has shut it for reading, and bytes may come. */
+static bool leg_ends(struct leg *leg)
+{
+	unsigned state = leg_state(leg);
+
+	if (!tcp_fin_received(state)) {
+		if (!leg->shut) {
+			leg->shut = true;
+			event_del(leg->readable);
+			event_assign(leg->readable, event_get_base(leg->readable), -1, EV_PERSIST, leg_read, leg);
+			leg_watch(leg);
+		}
+		return false;
+	}
+	/* A reset is told once; before our own FIN only that makes a connection dead. */
+	leg->torn = leg->torn || (!leg->fin_sent && state == TCP_CLOSE);
+	leg_set_end(leg, LEG_FIN);
+	return true;
 }
 
 static void leg_read(evutil_socket_t fd, short what, void *arg)
@@ -198,9 +232,8 @@ static void leg_read(evutil_socket_t fd, short what, void *arg)
 			ring_put(&leg->bytes, n);
 			total += n;
 		} else if (n == 0) {
-			/* A reset is told once; before our own FIN only that makes a connection dead. */
-			leg->torn = leg->torn || (!leg->fin_sent && leg_is_dead(leg));
-			leg_set_end(leg, LEG_FIN);
+			if (!leg_ends(leg))
+				break;
 		} else if (errno == EAGAIN || errno == EINTR) {
 			break;
 		} else {
@@ -217,7 +250,7 @@ int leg_start(struct leg *leg, struct event_base *base)
 	if (leg->end != LEG_OPEN)
 		return 0;
 	leg->readable = event_new(base, leg->fd, EV_READ | EV_PERSIST, leg_read, leg);
-	if (!leg->readable || event_add(leg->readable, NULL) < 0) {
+	if (!leg->readable || leg_watch(leg) < 0) {
 		log_say(LOG_ERROR, "no event for a leg");
 		return -1;
 	}
@@ -230,7 +263,7 @@ static void leg_forget(struct leg *leg, uint64_t upto)
 	leg->base = upto;
 	if (leg->paused) {
 		leg->paused = false;
-		event_add(leg->readable, NULL);
+		leg_watch(leg);
 	}
 }
 
@@ -308,7 +341,7 @@ static int leg_unsent(const struct leg *leg)
 {
 	int n = 0;
 
-	if (leg_is_dead(leg))
+	if (leg_state(leg) == TCP_CLOSE)
 		return 0;
 	return ioctl(leg->fd, SIOCOUTQ, &n) < 0 || n <= leg->fin_sent ? 0 : n - leg->fin_sent;
 }

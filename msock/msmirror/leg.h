@@ -33,6 +33,7 @@ struct leg {
 	bool end_told; /* to any link */
 	bool queued;   /* in the list of legs that have something to send */
 	bool paused;   /* its window is full: not read */
+	bool shut;     /* for reading, by the program: it looks readable all the time */
 	enum leg_end end;
 	struct ring bytes;
 	uint64_t base;
