@@ -396,7 +396,7 @@ static bool conn_linger(struct conn *c)
 	}
 	if (c->s.state == STREAM_OVER)
 		return false;
-	if (c->s.state != STREAM_STEADY || (!c->s.eof && !c->dropped))
+	if (c->s.state != STREAM_STEADY || (!c->s.eof && !c->dropped && !c->brief))
 		return true;
 	if (core.member && !c->abort && conn_unsent(c->fd)) {
 		c->repeat_ms = c->repeat_ms ? c->repeat_ms * 2 : 1;
@@ -437,6 +437,7 @@ void conn_close(struct conn *c)
 		conn_destroy(c);
 		return;
 	}
+	c->brief = c->v.sd < 0;
 	/* The number is the application's again; the leg goes on under another. */
 	engine_watch(&c->leg, c->fd, 0);
 	fd = c->v.sd < 0 ? c->fd : (int)ms_fcntl(c->fd, F_DUPFD_CLOEXEC, 3);

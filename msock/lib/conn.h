@@ -43,6 +43,7 @@ struct conn {
 	uint64_t told_ns;      /* when writers had to wait; 0: they need not */
 	bool closed;           /* by the application: what comes in is dropped */
 	bool dropped;          /* ... and something was */
+	bool brief;            /* closed, and a sock's: when all is sent, what the peer writes is the kernel's to answer (rule 6) */
 	bool leg_shut;         /* the program has shut the leg for reading, which looks readable all the time: by edges */
 	bool leg_more;         /* ... and the last read did not empty it */
 	bool late_shut;        /* our FIN did not go out on the newest leg: it had been reset */

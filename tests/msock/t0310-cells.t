@@ -190,6 +190,7 @@ OTHERS = {
     "shut for reading, and the peer writes": STREAM + ["s k.shutdown(SHUT_RD)", "c bg('w', '[(time.sleep(0.001), k.send(b\"late\")) for i in range(2000)]')",
                                                        "s? soon(k, RDHUP)", "MOVE", "s time.sleep(0.1)", "MOVE", "c? len(result('w')) == 2000",
                                                        "s give(k, b'last')", "c take(k, 4)", "c k.close()", "s ready(k, OUT)", "s k.close()", "s l.close()"],
+    "closed with bytes unsent": STREAM + ["c? stuff(k, b'a')", "c k.close()", "MOVE", "s? to_end(k)[0] > 65536", "s fails(k)", "s k.close()", "s l.close()"],
     "a child has it too": STREAM + ["s pid = os.fork() or (k.setblocking(True), k.send(b'from the child'), os._exit(7))",
                                     "s os.waitpid(pid, 0)[1]", "MOVE", "c take(k, 14)"] + WORKS + CLOSE,
 }
