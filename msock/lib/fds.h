@@ -8,6 +8,7 @@
 #ifndef MSOCK_LIB_FDS_H
 #define MSOCK_LIB_FDS_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -76,6 +77,16 @@ static inline uint64_t fds_count(void)
 	return ms_fstatat(AT_FDCWD, "/proc/self/fd", &st, 0) ? 0 : (uint64_t)st.st_size;
 }
 
+/* All numbers that the process may have, as long as it does not lower its limit. */
+static inline int fds_limit(void)
+{
+	struct rlimit limit;
+
+	return ms_sys4(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&limit) || limit.rlim_cur > INT32_MAX
+		       ? INT32_MAX
+		       : (int)limit.rlim_cur;
+}
+
 static inline int fds_list(fds_call *call, void *arg)
 {
 	char buf[FDS_TEXT] __attribute__((aligned(8)));
@@ -101,10 +112,14 @@ static inline int fds_list(fds_call *call, void *arg)
 static inline int fds_each(bool still, fds_call *call, void *arg)
 {
 	uint64_t count = fds_count(), seen = 0;
-	int size = fds_table_size();
+	int size = fds_table_size(), err;
 
-	if (size < 0 || (size > FDS_TRIED && (uint64_t)size / FDS_SPARSE > count))
-		return fds_list(call, arg);
+	if (size < 0 || (size > FDS_TRIED && (uint64_t)size / FDS_SPARSE > count)) {
+		err = fds_list(call, arg);
+		if (err != -EMFILE && err != -ENFILE)
+			return err;
+		size = size < 0 ? fds_limit() : size; /* none is left to look with */
+	}
 	for (int fd = 0; fd < size && !(still && count && seen == count); fd++) {
 		long flags = ms_fcntl(fd, F_GETFD, 0);
 

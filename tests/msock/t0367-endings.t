@@ -135,6 +135,25 @@ def ranged(job, reader):
         gone(peer, reader, b"", f"closed by a range, {name}")
 
 
+def full(job, reader):
+    """A peer closes one of two numbers while it has no descriptor left to look with."""
+    peer = Peer(job, reader)
+    for line in ("import resource", "d, more, limits = s.dup(), [], resource.getrlimit(resource.RLIMIT_NOFILE)",
+                 "resource.setrlimit(resource.RLIMIT_NOFILE, (100, limits[1]))"):
+        peer.ask(line)
+    tap.equal(peer.ask("while True: more.append(os.dup(0))"), "EMFILE", "a peer has no descriptor left")
+    peer.ask("s.close()")
+    peer.ask("resource.setrlimit(resource.RLIMIT_NOFILE, limits)")
+    peer.ask("[os.close(n) for n in more]")
+    peer.ask("d.sendall(b'more')")
+    status, said = reader.move("drain", 20)
+    tap.equal((status, said if status else ""), (0, ""), "it has closed one number of two: the reader moves")
+    tap.equal((reader.ask(f"take(c, {BYTES}) == b'abc' * {BYTES // 3}"), reader.ask("take(c, 4)")), (True, b"more"), "and reads what it wrote")
+    peer.say("d.close() or os._exit(0)")
+    peer.process.wait(launch.LIMIT_S)
+    tap.equal((reader.ask("c.recv(1)"), reader.ask("c.close()"), peer.complaints()), (b"", None, ""), "and its end")
+
+
 def test():
     job = launch.Launch(HOSTS, secret=True)
     reader, third = Actor(job, 0), Actor(job, 1)
@@ -147,6 +166,7 @@ def test():
         mirrored(job, reader)
         unread(job, reader)
         ranged(job, reader)
+        full(job, reader)
     tap.equal((reader.move()[0], reader.ask("held.sendall(b'abc')"), third.ask("take(s, 3)")), (0, None, b"abc"), "the third has seen nothing of it")
     status, said = reader.end()
     others = [line for line in said.splitlines() if "reset while being relinked" not in line] # which there was

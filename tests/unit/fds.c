@@ -81,6 +81,26 @@ static void test_flags(void **state)
 	ms_close_range(1000, 1001, 0);
 }
 
+/* No number is left to look into /proc with. */
+static void test_full(void **state)
+{
+	struct rlimit limit, low;
+	int first = ms_dup(0);
+
+	(void)state;
+	ms_sys4(SYS_prlimit64, 0, RLIMIT_NOFILE, 0, (long)&limit);
+	low = (struct rlimit){ .rlim_cur = (rlim_t)first + 100, .rlim_max = limit.rlim_max };
+	ms_sys4(SYS_prlimit64, 0, RLIMIT_NOFILE, (long)&low, 0);
+	while (ms_dup(0) >= 0)
+		;
+	ms_close(first + 50);
+	assert_int_equal(ms_dup(0), first + 50);
+	both();
+	ms_sys4(SYS_prlimit64, 0, RLIMIT_NOFILE, (long)&limit, 0);
+	ms_close_range((unsigned)first, (unsigned)first + 100, 0);
+	both();
+}
+
 /* The table is large now. */
 static void test_sparse(void **state)
 {
@@ -97,6 +117,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_dense),
 		cmocka_unit_test(test_flags),
+		cmocka_unit_test(test_full),
 		cmocka_unit_test(test_sparse),
 	};
 	struct rlimit limit;
