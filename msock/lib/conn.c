@@ -212,7 +212,7 @@ static int conn_skip_confirm(struct conn *c, int fd)
 	return 0;
 }
 
-/* A leg that the program has shut for reading says 0 whenever it is empty, but the peer may write: that is its end when the FIN is here. */
+/* A leg that the program has shut for reading says 0 whenever it is empty; it is at its end when the peer's FIN is here. */
 static ssize_t conn_leg_empty(struct conn *c, int fd)
 {
 	if (!leg_is_shut(fd))

@@ -39,15 +39,15 @@ struct conn {
 	struct carry carry;
 	struct timer timer; /* repeats what is unanswered; the next try of a connect */
 	uint32_t repeat_ms;
-	uint64_t ended_ns;     /* its peer has ended while we dial; 0: not seen yet */
-	uint64_t told_ns;      /* when writers had to wait; 0: they need not */
-	bool closed;           /* by the application: what comes in is dropped */
-	bool dropped;          /* ... and something was */
-	bool brief;            /* closed, and a sock's: when all is sent, what the peer writes is the kernel's to answer (rule 6) */
-	bool leg_shut;         /* the program has shut the leg for reading, which looks readable all the time: by edges */
-	bool leg_more;         /* ... and the last read did not empty it */
-	bool late_shut;        /* our FIN did not go out on the newest leg: it had been reset */
-	bool abort;            /* closing it resets the peer at once: the program had not read all, or wants it so */
+	uint64_t ended_ns; /* its peer has ended while we dial; 0: not seen yet */
+	uint64_t told_ns;  /* when writers had to wait; 0: they need not */
+	bool closed;       /* by the application: what comes in is dropped */
+	bool dropped;      /* ... and something was */
+	bool brief;        /* closed, and a sock's: the kernel's alone as soon as all is sent (rule 6) */
+	bool leg_shut;     /* the program has shut the leg for reading, which looks readable all the time: by edges */
+	bool leg_more;     /* ... and the last read did not empty it */
+	bool late_shut;    /* our FIN did not go out on the newest leg: it had been reset */
+	bool abort;        /* closing it resets the peer at once: the program had not read all, or wants it so */
 	unsigned confirm_left; /* bytes of CONFIRM still to be read ahead of the stream's first */
 	struct leg_reader confirm;
 	struct listener *listener; /* borrowed; while HALF or in its queue */

@@ -86,7 +86,7 @@ static struct stream_msg heir_word(const struct conn *c)
 				    .app_fin = true };
 }
 
-/* A child speaks before it closes: one that has spoken already may be the one that has it still, but we have written since. */
+/* A child speaks before it closes: one that has spoken may be the one that has it still, but we have written since. */
 void kin_note_heir(const struct conn *c, uint64_t ino, uint32_t member, bool in_order)
 {
 	struct heir *h = heir_get(c->s.id, c->s.end);

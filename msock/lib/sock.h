@@ -105,7 +105,7 @@ struct sock {
 	size_t filler;      /* bytes in the pair that keep a connecting socket from being writable */
 	bool out_end;       /* the program writes no more: this is all */
 	bool fin_said;      /* ... and the stream knows */
-	bool read_shut;     /* the program has shut it for reading: it has the end behind what is given, what comes later is kept */
+	bool read_shut;     /* the program has shut it for reading: it has its end, what comes is kept */
 	bool deaf;          /* the program reads no more */
 	bool failed;        /* a write to the leg had an error, of which the leg says nothing more to the program */
 	bool end_said;      /* the program has been shown the end of file */

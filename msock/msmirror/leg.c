@@ -190,7 +190,7 @@ static int leg_watch(struct leg *leg)
 
 static void leg_read(evutil_socket_t fd, short what, void *arg);
 
-/* A read has said 0. Not the end while the peer's FIN is not here: then the program has shut it for reading, and bytes may come. */
+/* A read has said 0. As long as the peer's FIN is not here the program has shut it for reading, and bytes may come. */
 static bool leg_ends(struct leg *leg)
 {
 	unsigned state = leg_state(leg);
