@@ -30,18 +30,18 @@ struct ch3m_vc {
 	struct ch3m_conn *parked; /* borrowed; the peer's next connection, decided when conn has ended */
 	struct MPIR_Request *sendq_head;
 	struct MPIR_Request *sendq_tail;
-	struct MPIR_Request *rndv; /* first of the large messages under way (sendq.c) */
+	struct MPIR_Request *asked; /* first of what waits for the peer's answer (sendq.c) */
 };
 
 #define MPIDI_CH3_VC_DECL struct ch3m_vc ch;
 
 struct ch3m_request {
-	struct MPIR_Request *rndv_next;
-	struct MPIR_Request **rndv_link; /* what points to this request; NULL: it is in no list */
+	struct MPIR_Request *asked_next;
+	struct MPIR_Request **asked_link; /* what points to this request; NULL: it is in no list */
 };
 
 #define MPIDI_CH3_REQUEST_DECL struct ch3m_request ch;
-#define MPIDI_CH3_REQUEST_INIT(req_) (req_)->ch.rndv_link = NULL
+#define MPIDI_CH3_REQUEST_INIT(req_) (req_)->ch.asked_link = NULL
 
 typedef struct {
 	unsigned completion_count;

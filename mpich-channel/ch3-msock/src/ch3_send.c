@@ -15,6 +15,7 @@
 /* Bytes written, of a message that may overtake nothing; 0 if it must queue; -1 if the VC has failed. */
 static ssize_t write_now(MPIDI_VC_t *vc, const struct iovec *iov, int count)
 {
+	int is_own = vc->pg == MPIDI_Process.my_pg; /* then its loss is not told yet */
 	ssize_t n;
 
 	if (vc->ch.state != CH3M_VC_OPEN)
@@ -26,9 +27,10 @@ static ssize_t write_now(MPIDI_VC_t *vc, const struct iovec *iov, int count)
 	} while (n < 0 && errno == EINTR);
 	if (n >= 0)
 		return n;
-	if (errno != EAGAIN)
-		ch3m_conn_lost(vc->ch.conn);
-	return vc->ch.state == CH3M_VC_FAILED ? -1 : 0;
+	if (errno == EAGAIN)
+		return 0;
+	ch3m_conn_lost(vc->ch.conn);
+	return is_own ? 0 : -1;
 }
 
 static size_t total_bytes(const struct iovec *iov, int count)
@@ -98,12 +100,13 @@ static int start(MPIDI_VC_t *vc, struct iovec *iov, int count, MPIR_Request **re
 {
 	int mpi_errno = MPI_SUCCESS;
 	MPIR_Request *req;
+	int rank = vc->pg_rank; /* when the write fails vc may be gone */
 	ssize_t n = write_now(vc, iov, count);
 
 	*req_ptr = NULL;
 	if (n < 0)
-		return ch3m_conn_error(vc);
-	ch3m_rndv_sent(vc, iov[0].iov_base);
+		return ch3m_conn_error(rank);
+	ch3m_asked_sent(vc, iov[0].iov_base);
 	if ((size_t)n == total_bytes(iov, count))
 		return MPI_SUCCESS;
 	req = MPIR_Request_create(MPIR_REQUEST_KIND__SEND);
@@ -119,13 +122,15 @@ fn_fail:
 
 static int send_req(MPIDI_VC_t *vc, MPIR_Request *req, struct iovec *iov, int count)
 {
+	int rank = vc->pg_rank; /* when the write fails vc may be gone */
 	ssize_t n = write_now(vc, iov, count);
 
 	if (n < 0) {
-		req->status.MPI_ERROR = ch3m_conn_error(vc);
+		req->status.MPI_ERROR = ch3m_conn_error(rank);
 		MPID_Request_complete(req);
-		return ch3m_conn_error(vc);
+		return ch3m_conn_error(rank);
 	}
+	ch3m_asked_sent(vc, iov[0].iov_base);
 	if ((size_t)n == total_bytes(iov, count))
 		return complete(vc, req);
 	load(req, iov, count, (size_t)n);

@@ -178,11 +178,11 @@ int ch3m_conn_end_grace(void)
 	return mpi_errno;
 }
 
-int ch3m_conn_error(const MPIDI_VC_t *vc)
+int ch3m_conn_error(int rank)
 {
 	int mpi_errno = MPI_SUCCESS;
 
-	MPIR_ERR_SET1(mpi_errno, MPIX_ERR_PROC_FAILED, "**comm_fail", "**comm_fail %d", vc->pg_rank);
+	MPIR_ERR_SET1(mpi_errno, MPIX_ERR_PROC_FAILED, "**comm_fail", "**comm_fail %d", rank);
 	return mpi_errno;
 }
 
@@ -201,12 +201,15 @@ int ch3m_conn_fail_vc(MPIDI_VC_t *vc)
 	if (vc->ch.parked)
 		ch3m_conn_close(vc->ch.parked);
 	if (rreq) {
-		rreq->status.MPI_ERROR = ch3m_conn_error(vc);
+		rreq->status.MPI_ERROR = ch3m_conn_error(vc->pg_rank);
+		/* Unexpected, and here in part: the receive that will match it expects only its own part to be pending. */
+		if (rreq->dev.OnDataAvail == MPIDI_CH3_ReqHandler_UnpackUEBufComplete)
+			MPIDI_Request_decr_pending(rreq);
 		mpi_errno = MPID_Request_complete(rreq);
 		MPIR_ERR_CHECK(mpi_errno);
 	}
 	ch3m_sendq_fail(vc);
-	mpi_errno = ch3m_rndv_fail(vc);
+	mpi_errno = ch3m_asked_fail(vc);
 	MPIR_ERR_CHECK(mpi_errno);
 	if (vc->state != MPIDI_VC_STATE_MORIBUND && vc->state != MPIDI_VC_STATE_INACTIVE_CLOSED) {
 		mpi_errno = MPIDI_CH3U_Handle_connection(vc, MPIDI_VC_EVENT_TERMINATED);

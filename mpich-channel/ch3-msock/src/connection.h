@@ -86,7 +86,7 @@ struct ch3m_conn *ch3m_conn_next_parked(struct ch3m_conn *after);
 /* Free what is DEAD. Only when no event is being looked at and no thread is in msock_wait. */
 void ch3m_conn_reap(void);
 
-/* An MPI error code that says that the peer of vc is lost. */
-int ch3m_conn_error(const MPIDI_VC_t *vc);
+/* An MPI error code that says that the peer with this rank in its process group is lost. */
+int ch3m_conn_error(int rank);
 
 #endif

@@ -198,14 +198,24 @@ static int hear_confirm(struct ch3m_conn *conn)
 	return open_conn(conn);
 }
 
+/* The caller has nothing to say now: a byte or an end is its loss. An event is not, for while this process moves some tell of nothing. */
+static int parked_event(struct ch3m_conn *conn)
+{
+	char byte;
+	struct iovec iov = { &byte, 1 };
+	ssize_t n = msock_readv(conn->sd, &iov, 1);
+
+	return n < 0 && (errno == EAGAIN || errno == EINTR) ? MPI_SUCCESS : ch3m_conn_lost(conn);
+}
+
 int ch3m_handshake_event(struct ch3m_conn *conn, unsigned events)
 {
 	int done;
 
 	if (conn->state == CH3M_CONN_DIALING)
 		return say_hello(conn);
-	if (conn->state == CH3M_CONN_PARKED) /* the caller has nothing to say now */
-		return ch3m_conn_lost(conn);
+	if (conn->state == CH3M_CONN_PARKED)
+		return parked_event(conn);
 	done = flush_out(conn);
 	if (done < 0)
 		return ch3m_conn_lost(conn);

@@ -284,6 +284,8 @@ int MPIDI_CH3_Connection_terminate(MPIDI_VC_t *vc)
 {
 	if (vc->state != MPIDI_VC_STATE_CLOSED) /* the process manager says that the peer has failed */
 		return ch3m_conn_fail_vc(vc);
+	if (vc->ch.state != CH3M_VC_OPEN) /* the peer has died after its word that it closes too: nobody is there to hear ours */
+		ch3m_sendq_fail(vc);
 	if (!vc->ch.sendq_head)
 		return ch3m_conn_end_vc(vc);
 	ch3m_conn_step(vc->ch.conn, CH3M_CONN_CLOSING);

@@ -69,23 +69,69 @@ fn_fail:
 	return mpi_errno;
 }
 
+/* Bytes of data behind a packet's header, of those packets whose handlers do not say for sure how much they have taken. */
+static size_t data_behind(const MPIDI_CH3_Pkt_t *pkt)
+{
+	switch (pkt->type) {
+	case MPIDI_CH3_PKT_REVOKE:
+	case MPIDI_CH3_PKT_EAGERSHORT_SEND:
+	case MPIDI_CH3_PKT_RNDV_REQ_TO_SEND:
+		return 0;
+	case MPIDI_CH3_PKT_EAGER_SEND:
+		return (size_t)pkt->eager_send.data_sz;
+	case MPIDI_CH3_PKT_READY_SEND:
+		return (size_t)pkt->ready_send.data_sz;
+	case MPIDI_CH3_PKT_EAGER_SYNC_SEND:
+		return (size_t)pkt->eager_sync_send.data_sz;
+	default:
+		return SIZE_MAX;
+	}
+}
+
+/* Nobody wants the next so many bytes: their communicator has been revoked. */
+static int drop(struct ch3m_conn *conn, size_t bytes)
+{
+	MPIR_Request *rreq = MPIR_Request_create(MPIR_REQUEST_KIND__RECV);
+	int mpi_errno = MPI_SUCCESS;
+
+	MPIR_ERR_CHKANDJUMP(!rreq, mpi_errno, MPI_ERR_OTHER, "**nomem");
+	rreq->dev.OnDataAvail = NULL;
+	rreq->dev.drop_data = TRUE;
+	rreq->dev.iov[0].iov_base = buffer;
+	rreq->dev.iov[0].iov_len = bytes;
+	rreq->dev.iov_count = 1;
+	conn->rreq = rreq;
+fn_fail:
+	return mpi_errno;
+}
+
+/*
+ * The handler of a REVOKE, and that of any message for a communicator that has been revoked, leaves `used` as it was.
+ * So it is given no more than is its own; and what it has not taken, and no request wants, is dropped.
+ */
 static int handle_packet(struct ch3m_conn *conn, char *header, char *data, size_t *data_bytes)
 {
 	MPIDI_CH3_Pkt_t copy __attribute__((aligned(PKT_ALIGN)));
 	MPIDI_CH3_Pkt_t *pkt = (MPIDI_CH3_Pkt_t *)header;
-	intptr_t used = (intptr_t)*data_bytes;
+	size_t own;
+	intptr_t used;
 	int mpi_errno = MPI_SUCCESS;
 
 	if ((uintptr_t)header % PKT_ALIGN)
 		pkt = memcpy(&copy, header, sizeof(copy));
 	MPIR_ERR_CHKANDJUMP((int)pkt->type < 0 || pkt->type >= MPIDI_CH3_PKT_END_CH3, mpi_errno, MPI_ERR_INTERN,
 			    "**fail");
-	ch3m_rndv_came(pkt);
+	ch3m_asked_came(pkt);
+	own = data_behind(pkt);
+	used = (intptr_t)MPL_MIN(own, *data_bytes);
 	mpi_errno = handlers[pkt->type](conn->vc, pkt, data, &used, &conn->rreq);
+	MPIR_ERR_CHECK(mpi_errno);
+	*data_bytes = (size_t)used;
+	if (conn->state == CH3M_CONN_OPEN && !conn->rreq && own != SIZE_MAX && (size_t)used < own)
+		mpi_errno = drop(conn, own - (size_t)used);
 	MPIR_ERR_CHECK(mpi_errno);
 	if (conn->rreq)
 		conn->rreq->dev.iov_offset = 0;
-	*data_bytes = (size_t)used;
 fn_fail:
 	return mpi_errno;
 }

@@ -147,74 +147,78 @@ void ch3m_sendq_fail(MPIDI_VC_t *vc)
 	while (vc->ch.sendq_head) {
 		MPIR_Request *req = vc->ch.sendq_head;
 
-		req->status.MPI_ERROR = ch3m_conn_error(vc);
+		req->status.MPI_ERROR = ch3m_conn_error(vc->pg_rank);
 		MPID_Request_complete(req);
 		pop(vc);
 	}
 }
 
 /*
- * Large messages under way with a peer: sends that wait for leave and receives that have given it. Such a request is in no queue, and only
- * the peer's answer would complete it. Each is in its VC's list, from the packet that names it to the answer; the request holds the links,
- * so a message costs the same however many are under way.
+ * What waits for a peer's answer: large messages, sends that wait for leave and receives that have given it, and small
+ * synchronous sends. Such a request is in no queue, and only the answer would complete it. Each is in its VC's list, from the
+ * packet that names it to the answer; the request holds the links, so a message costs the same however many are under way.
  */
-static void rndv_add(MPIDI_VC_t *vc, MPI_Request request)
+static void asked_add(MPIDI_VC_t *vc, MPI_Request request)
 {
 	MPIR_Request *req;
 
 	MPIR_Request_get_ptr(request, req);
-	MPIR_Assert(!req->ch.rndv_link);
-	req->ch.rndv_next = vc->ch.rndv;
-	if (vc->ch.rndv)
-		vc->ch.rndv->ch.rndv_link = &req->ch.rndv_next;
-	vc->ch.rndv = req;
-	req->ch.rndv_link = &vc->ch.rndv;
+	MPIR_Assert(!req->ch.asked_link);
+	req->ch.asked_next = vc->ch.asked;
+	if (vc->ch.asked)
+		vc->ch.asked->ch.asked_link = &req->ch.asked_next;
+	vc->ch.asked = req;
+	req->ch.asked_link = &vc->ch.asked;
 }
 
-static void rndv_unlink(MPIR_Request *req)
+static void asked_unlink(MPIR_Request *req)
 {
-	*req->ch.rndv_link = req->ch.rndv_next;
-	if (req->ch.rndv_next)
-		req->ch.rndv_next->ch.rndv_link = req->ch.rndv_link;
-	req->ch.rndv_link = NULL;
+	*req->ch.asked_link = req->ch.asked_next;
+	if (req->ch.asked_next)
+		req->ch.asked_next->ch.asked_link = req->ch.asked_link;
+	req->ch.asked_link = NULL;
 }
 
-static void rndv_remove(MPI_Request request)
+static void asked_remove(MPI_Request request)
 {
 	MPIR_Request *req;
 
 	MPIR_Request_get_ptr(request, req);
-	if (req->ch.rndv_link)
-		rndv_unlink(req);
+	if (req->ch.asked_link)
+		asked_unlink(req);
 }
 
-void ch3m_rndv_sent(MPIDI_VC_t *vc, const MPIDI_CH3_Pkt_t *pkt)
+void ch3m_asked_sent(MPIDI_VC_t *vc, const MPIDI_CH3_Pkt_t *pkt)
 {
 	if (pkt->type == MPIDI_CH3_PKT_RNDV_REQ_TO_SEND)
-		rndv_add(vc, pkt->rndv_req_to_send.sender_req_id);
+		asked_add(vc, pkt->rndv_req_to_send.sender_req_id);
 	else if (pkt->type == MPIDI_CH3_PKT_RNDV_CLR_TO_SEND)
-		rndv_add(vc, pkt->rndv_clr_to_send.receiver_req_id);
+		asked_add(vc, pkt->rndv_clr_to_send.receiver_req_id);
+	else if (pkt->type == MPIDI_CH3_PKT_EAGER_SYNC_SEND)
+		asked_add(vc, pkt->eager_sync_send.sender_req_id);
 }
 
-void ch3m_rndv_came(const MPIDI_CH3_Pkt_t *pkt)
+void ch3m_asked_came(const MPIDI_CH3_Pkt_t *pkt)
 {
 	if (pkt->type == MPIDI_CH3_PKT_RNDV_CLR_TO_SEND)
-		rndv_remove(pkt->rndv_clr_to_send.sender_req_id);
+		asked_remove(pkt->rndv_clr_to_send.sender_req_id);
 	else if (pkt->type == MPIDI_CH3_PKT_RNDV_SEND)
-		rndv_remove(pkt->rndv_send.receiver_req_id);
+		asked_remove(pkt->rndv_send.receiver_req_id);
+	else if (pkt->type == MPIDI_CH3_PKT_EAGER_SYNC_ACK)
+		asked_remove(pkt->eager_sync_ack.sender_req_id);
 	else if (pkt->type == MPIDI_CH3_PKT_CANCEL_SEND_RESP && pkt->cancel_send_resp.ack)
-		rndv_remove(pkt->cancel_send_resp.sender_req_id);
+		asked_remove(pkt->cancel_send_resp.sender_req_id);
 }
 
-int ch3m_rndv_fail(MPIDI_VC_t *vc)
+int ch3m_asked_fail(MPIDI_VC_t *vc)
 {
 	int mpi_errno = MPI_SUCCESS;
 
-	while (vc->ch.rndv && mpi_errno == MPI_SUCCESS) {
-		MPIR_Request *req = vc->ch.rndv;
+	while (vc->ch.asked && mpi_errno == MPI_SUCCESS) {
+		MPIR_Request *req = vc->ch.asked;
 
-		rndv_unlink(req);
-		req->status.MPI_ERROR = ch3m_conn_error(vc);
+		asked_unlink(req);
+		req->status.MPI_ERROR = ch3m_conn_error(vc->pg_rank);
 		mpi_errno = MPID_Request_complete(req);
 	}
 	return mpi_errno;

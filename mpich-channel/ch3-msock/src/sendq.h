@@ -16,11 +16,12 @@ int ch3m_sendq_flush(MPIDI_VC_t *vc);
 void ch3m_sendq_fail(MPIDI_VC_t *vc);
 
 /*
- * Large messages: their requests are in no queue while the one side has asked and the other has not answered, so they are
- * in their VC's list, and end in error with the VC.  sent: a packet is written or queued; came: a packet is about to be handled.
+ * Large messages and synchronous ones: their requests are in no queue while the one side has asked and the other has not
+ * answered, so they are in their VC's list, and end in error with the VC.  sent: a packet is written or queued; came: a packet
+ * is about to be handled.
  */
-void ch3m_rndv_sent(MPIDI_VC_t *vc, const MPIDI_CH3_Pkt_t *pkt);
-void ch3m_rndv_came(const MPIDI_CH3_Pkt_t *pkt);
-int ch3m_rndv_fail(MPIDI_VC_t *vc);
+void ch3m_asked_sent(MPIDI_VC_t *vc, const MPIDI_CH3_Pkt_t *pkt);
+void ch3m_asked_came(const MPIDI_CH3_Pkt_t *pkt);
+int ch3m_asked_fail(MPIDI_VC_t *vc);
 
 #endif
