@@ -54,19 +54,58 @@ static void write_all(int fd, const char *text, size_t size)
 	signal(SIGPIPE, old);
 }
 
-/* Read up to a newline, an end of file or the deadline; how many bytes there are, -1 at the deadline. */
-static int read_line(int fd, char *line, int size, long long deadline)
+/*
+ * While the coordinator starts, which takes as long as its slowest host, Hydra's event loop does not run, and a signal
+ * that it notes would come to proxies that are not there: then the signal is ours, and ends mpiexec.
+ */
+static const int ending_signals[] = { SIGHUP, SIGINT, SIGQUIT, SIGTERM };
+#define ENDING_SIGNALS (sizeof(ending_signals) / sizeof(ending_signals[0]))
+
+static volatile sig_atomic_t ended_by;
+
+static void end_by(int signum)
+{
+	ended_by = signum;
+}
+
+/* They come only in the poll of read_line, so none is missed between a look at ended_by and the poll. */
+static void take_signals(struct sigaction *old, sigset_t *old_mask)
+{
+	struct sigaction ours = { .sa_handler = end_by };
+	sigset_t mask;
+
+	sigemptyset(&mask);
+	for (size_t i = 0; i < ENDING_SIGNALS; i++)
+		sigaddset(&mask, ending_signals[i]);
+	sigprocmask(SIG_BLOCK, &mask, old_mask);
+	for (size_t i = 0; i < ENDING_SIGNALS; i++)
+		sigaction(ending_signals[i], &ours, &old[i]);
+}
+
+static void give_signals_back(const struct sigaction *old, const sigset_t *old_mask)
+{
+	for (size_t i = 0; i < ENDING_SIGNALS; i++)
+		sigaction(ending_signals[i], &old[i], NULL);
+	sigprocmask(SIG_SETMASK, old_mask, NULL);
+}
+
+/*
+ * Read up to a newline, an end of file or the deadline; how many bytes there are, -1 at the deadline.
+ * mask: NULL, or the signals that are blocked in the poll alone; then also -1 when one of them has ended mpiexec.
+ */
+static int read_line(int fd, char *line, int size, long long deadline, const sigset_t *mask)
 {
 	struct pollfd pfd = { .fd = fd, .events = POLLIN };
 	int len = 0;
 
 	while (len < size - 1) {
 		long long left = deadline - now_ms();
+		struct timespec limit = { left / 1000, left % 1000 * 1000000 };
 		int n;
 
-		if (left <= 0)
+		if (left <= 0 || (mask && ended_by))
 			return -1;
-		if (poll(&pfd, 1, left) <= 0)
+		if (ppoll(&pfd, 1, &limit, mask) <= 0)
 			continue;
 		n = read(fd, line + len, 1);
 		if (n < 0 && (errno == EINTR || errno == EAGAIN))
@@ -302,6 +341,25 @@ static HYD_status coord_heard(int fd, HYD_event_t events, void *userp)
 	return HYD_SUCCESS;
 }
 
+/* The coordinator's first line; -1 if there is none in time. Does not return if mpiexec is to end meanwhile. */
+static int hear_first(char *line, int size)
+{
+	struct sigaction old[ENDING_SIGNALS];
+	sigset_t old_mask;
+	int len;
+
+	take_signals(old, &old_mask);
+	len = read_line(coord.out, line, size, now_ms() + START_MS, &old_mask);
+	if (ended_by) {
+		HYDT_bscd_msock_coord_stop();
+		signal(ended_by, SIG_DFL);
+		raise(ended_by);
+		sigprocmask(SIG_SETMASK, &old_mask, NULL);
+	}
+	give_signals_back(old, &old_mask);
+	return len;
+}
+
 HYD_status HYDT_bscd_msock_coord_start(struct HYD_node *nodes, char **proxy_args)
 {
 	char line[HYD_TMP_STRLEN];
@@ -320,7 +378,7 @@ HYD_status HYDT_bscd_msock_coord_start(struct HYD_node *nodes, char **proxy_args
 	atexit(HYDT_bscd_msock_coord_stop);
 	tell_job();
 
-	if (read_line(coord.out, line, sizeof(line), now_ms() + START_MS) < 0)
+	if (hear_first(line, sizeof(line)) < 0)
 		give_up("the job's coordinator does not answer");
 	if (!strncmp(line, "ready ", 6))
 		setenv("MSOCK_JOBDIR", line + 6, 1);
@@ -353,7 +411,7 @@ void HYDT_bscd_msock_coord_stop(void)
 		HYDT_dmx_deregister_fd(coord.out);
 	close(coord.in);
 	deadline = now_ms() + STOP_MS;
-	while ((len = read_line(coord.out, line, sizeof(line), deadline)) > 0)
+	while ((len = read_line(coord.out, line, sizeof(line), deadline, NULL)) > 0)
 		coord.ended |= !strcmp(line, "ended");
 	if (len < 0) {
 		fprintf(stderr, "mpiexec: the job's coordinator does not end; killing it\n");

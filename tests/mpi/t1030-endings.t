@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 """mpiexec's exit status equals that of Hydra's fork launcher, however the job ends, also when the rank in question has moved."""
 import os
+import signal
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -43,6 +44,36 @@ def end(place, how, launcher, moved=False):
     return job.wait()
 
 
+HELPERS = os.path.join(jobs.PREFIX, "libexec", "msock")
+
+
+def slow_helpers(place, mark):
+    """Helper programs of which a daemon says that it is being started, and then is not for as long as the test lives."""
+    directory = os.path.join(place.shared, "helpers")
+    os.mkdir(directory)
+    for name in os.listdir(HELPERS):
+        os.symlink(os.path.join(HELPERS, name), os.path.join(directory, name))
+    path = os.path.join(directory, "msdaemon")
+    os.unlink(path)
+    with open(path, "w", encoding="ascii") as script:
+        script.write(f"#!/bin/sh\n: > {mark}\nexec sleep {jobs.LIMIT_S}\n")
+    os.chmod(path, 0o755)
+    return directory
+
+
+def while_starting(place):
+    """A signal that comes while mpiexec starts the job's daemons ends it, at once and by that signal."""
+    mark = os.path.join(place.shared, "starting")
+    place.prefix += ["env", f"MSOCK_HELPERDIR={slow_helpers(place, mark)}"]
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        job = jobs.Job(place, [jobs.program("ending"), "zero", "none"], RANKS, seconds=60)
+        tap.ok(tap.until(lambda: os.path.exists(mark), 30), "mpiexec starts its daemons", job.story())
+        os.kill(job.child.pid, signum)
+        tap.equal((job.wait(), job.out), (-signum, []), f"{signum.name} then ends mpiexec")
+        tap.ok(job.seconds < 30, "at once", f"{job.seconds:.1f} s")
+        os.unlink(mark)
+
+
 def in_place(place):
     for how, title in ENDINGS.items():
         want = end(place, how, "fork")
@@ -55,6 +86,9 @@ def in_place(place):
 def test():
     for place in jobs.places(jobs.Lab, jobs.User):
         in_place(place)
+    for place in jobs.places(jobs.User):
+        while_starting(place)
+        tap.equal(place.leftovers(), [], "nothing is left")
 
 
 tap.main(test)
