@@ -210,12 +210,41 @@ static struct member *arriving(struct daemon *d, struct link *l, const Ms__MoveI
 	return m;
 }
 
+/* Of a move that is ABORTED. */
+static void give_up(struct arrival *x)
+{
+	struct member *m = x->member;
+
+	step(x, MS_STEP_WOKEN, false);
+	member_kill(m);
+	arrival_destroy(x);
+	member_release_held(m, false);
+	if (m->exited || m->pid == 0)
+		member_destroy(m);
+	else
+		member_set_state(m, MEMBER_LEFT, "ABORTED"); /* only to be reaped */
+}
+
+/*
+ * A move begins when the one before has its record (protocol.md 36), so a later one to here says that the older is
+ * ABORTED: had it been COMMITTED, the member would not come, but be here.  That word came before this arrival: a source
+ * that is slow asks us for a move that is over, and nobody ends it.
+ */
+static void give_up_older(struct daemon *d, const Ms__MoveIn *in)
+{
+	struct member *m = member_find(d, in->member);
+
+	if (m && m->arrival && m->arrival->m < in->m)
+		give_up(m->arrival);
+}
+
 void arrival_begin(struct daemon *d, struct link *l, const Ms__MoveIn *in)
 {
 	char why[IMAGE_WHY] = "";
 	struct member *m;
 	uint32_t need;
 
+	give_up_older(d, in);
 	if (member_find(d, in->member)) {
 		answer(l, in, "it is on that host already", 0, NULL);
 		return;
@@ -441,17 +470,6 @@ static void resume(struct arrival *x)
 	packets_put(m->control, &c, buf, NULL, 0);
 }
 
-static void give_up(struct member *m)
-{
-	member_kill(m);
-	arrival_destroy(m->arrival);
-	member_release_held(m, false);
-	if (m->exited || m->pid == 0)
-		member_destroy(m);
-	else
-		member_set_state(m, MEMBER_LEFT, "ABORTED"); /* only to be reaped */
-}
-
 bool arrival_outcome(struct daemon *d, const Ms__Outcome *o)
 {
 	struct arrival *x = find(d, o->member, o->m);
@@ -460,8 +478,7 @@ bool arrival_outcome(struct daemon *d, const Ms__Outcome *o)
 	if (!x)
 		return false;
 	if (!o->committed) {
-		step(x, MS_STEP_WOKEN, false);
-		give_up(m);
+		give_up(x);
 		return true;
 	}
 	resume(x);

@@ -74,6 +74,11 @@ def ps(job):
     return json.loads(out) if status == 0 else {"ranks": [], "hosts": []}
 
 
+def daemons():
+    """{host: pid}"""
+    return {name: pid for pid in launch.named("msdaemon") for name in HOSTS if name in words_of(pid)}
+
+
 def where(job):
     """(host, moves) of the job's only rank."""
     ranks = ps(job)["ranks"]
@@ -195,7 +200,7 @@ def silent():
     child = start(["cat"], ["--job", "silent", "--host", ",".join(HOSTS)], stdin=subprocess.PIPE)
     tap.ok(tap.until(lambda: where("silent"), 20), "a job on three hosts is up")
     hosts = lambda told: [(host["up"], host["silent"]) for host in told["hosts"]]
-    daemon = {name: pid for pid in launch.named("msdaemon") for name in HOSTS if name in words_of(pid)}
+    daemon = daemons()
     for number, host in enumerate(HOSTS[:2]):
         os.kill(daemon[host], signal.SIGSTOP)
         told = ps("silent")
@@ -213,6 +218,26 @@ def silent():
     child.communicate(b"", launch.LIMIT_S)
 
 
+def echoes(child, line):
+    child.stdin.write(line)
+    child.stdin.flush()
+    return child.stdout.readline() == line
+
+
+def late():
+    """The source's daemon hears of a move only when that was given up, and of that after the target's daemon."""
+    child = start(["cat"], ["--job", "late", "--host", ",".join(HOSTS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    tap.ok(echoes(child, b"one\n"), "a program is up")
+    source = daemons()[HOSTS[0]]
+    os.kill(source, signal.SIGSTOP)
+    status, _, err = tool("msrank-move", "--job", "late", "--timeout", "0.5", "0", HOSTS[1])
+    os.kill(source, signal.SIGCONT)
+    tap.ok(status == 1 and "given up" in err, "its host's daemon stands still: a move is given up", (status, err))
+    status, _, err = tool("msrank-move", "--job", "late", "0", HOSTS[1])
+    tap.equal((status, err, where("late")[0]), (0, "", HOSTS[1]), "the daemon goes on: the same move again, to its end")
+    tap.equal((echoes(child, b"two\n"), child.communicate(b"", launch.LIMIT_S)[0], child.returncode), (True, b"", 0), "and the program runs on")
+
+
 def replaced():
     """A program that has replaced itself runs on; it is only not movable any more."""
     child = start(["sh", "-c", "exec cat"], ["--job", "replaced", "--host", ",".join(HOSTS)], stdin=subprocess.PIPE,
@@ -226,7 +251,7 @@ def replaced():
 
 
 def test():
-    for part in (endings, signals, terminal, streams, moves, joined, silent, replaced):
+    for part in (endings, signals, terminal, streams, moves, joined, silent, late, replaced):
         part()
         tap.ok(tap.until(lambda: not launch.children(), 5), f"{part.__name__}: no process is left", launch.children())
     files = [os.path.join(at, name) for at, _, names in os.walk(TOP) for name in names]
