@@ -569,12 +569,12 @@ void departure_packet(struct member *m, unsigned type, struct ms_codec *in, int 
 	}
 }
 
-void departure_link_lost(struct daemon *d, const char *host, const char *why)
+void departure_link_lost(struct daemon *d, uint32_t ip, uint32_t port, const char *why)
 {
 	struct member *m;
 
 	LIST_FOREACH(m, &d->members, entry)
-	if (m->departure && !strcmp(m->departure->to.host, host))
+	if (m->departure && m->departure->to.ip == ip && m->departure->to.port == port)
 		fail_unreachable(m->departure, why);
 }
 

@@ -14,7 +14,8 @@ void departure_packet(struct member *m, unsigned type, struct ms_codec *in, int 
 /* port 0: no mirror could be had. */
 void departure_mirror_at(struct daemon *d, uint32_t member, uint64_t move, uint16_t port);
 void departure_mirror_gone(struct daemon *d, const struct mirror *x);
-void departure_link_lost(struct daemon *d, const char *host, const char *why);
+/* The one to the daemon at this place. */
+void departure_link_lost(struct daemon *d, uint32_t ip, uint32_t port, const char *why);
 void departure_member_died(struct member *m);
 /* The coordinator was started again: what waits for its word is asked for again. */
 void departure_again(struct member *m);

@@ -20,8 +20,9 @@ struct peer {
 	struct daemon *d; /* borrowed */
 	struct link *link;
 	char *host; /* NULL: it called us */
+	/* Which daemon we called: another one of that host's name, dropped before it, may not be at its end yet. */
 	uint32_t ip;
-	uint16_t port;
+	uint32_t port;
 };
 
 /* Another daemon, or the coordinator that comes after one that was killed. */
@@ -79,8 +80,8 @@ static void on_down(struct link *l, const char *why, void *user)
 		why);
 	LIST_REMOVE(p, entry);
 	if (p->host) {
-		departure_link_lost(p->d, p->host, why);
-		relay_link_lost(p->d, p->host);
+		departure_link_lost(p->d, p->ip, p->port, why);
+		relay_link_lost(p->d, p->ip, p->port);
 	} else {
 		arrival_link_lost(p->d, l);
 	}
@@ -122,9 +123,11 @@ struct link *mesh_link(struct daemon *d, const Ms__Place *place)
 	struct peer *p;
 
 	LIST_FOREACH(p, &d->peers, entry)
-	if (p->host && !strcmp(p->host, place->host))
+	if (p->host && p->ip == place->ip && p->port == place->port)
 		return p->link;
 	p = peer_create(d, place->host);
+	p->ip = place->ip;
+	p->port = place->port;
 	p->link = link_dial(d->base, &to, &from, d->secret, &mesh_ops, p);
 	hello.role = "peer";
 	hello.host = d->host;

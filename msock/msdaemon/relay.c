@@ -221,12 +221,12 @@ void relay_forget(struct daemon *d, uint32_t member)
 	free(r);
 }
 
-void relay_link_lost(struct daemon *d, const char *host)
+void relay_link_lost(struct daemon *d, uint32_t ip, uint32_t port)
 {
 	struct route *r;
 
 	LIST_FOREACH(r, &d->routes, entry)
-	if (r->known && !strcmp(r->place.host, host))
+	if (r->known && r->place.ip == ip && r->place.port == port)
 		r->known = false;
 }
 

@@ -21,6 +21,7 @@ void relay_learn(struct daemon *d, uint32_t member, const Ms__Place *place, uint
 void relay_forget(struct daemon *d, uint32_t member);
 /* The coordinator was started again: ask what it has not answered. */
 void relay_again(struct daemon *d);
-void relay_link_lost(struct daemon *d, const char *host);
+/* The one to the daemon at this place. */
+void relay_link_lost(struct daemon *d, uint32_t ip, uint32_t port);
 
 #endif

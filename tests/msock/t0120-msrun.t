@@ -238,6 +238,29 @@ def late():
     tap.equal((echoes(child, b"two\n"), child.communicate(b"", launch.LIMIT_S)[0], child.returncode), (True, b"", 0), "and the program runs on")
 
 
+def dropped():
+    """A host leaves the job and joins again, while the daemon that it had is not yet at its end."""
+    child = start(["cat"], ["--job", "dropped", "--host", ",".join(HOSTS)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    tap.ok(echoes(child, b"one\n"), "a program is up")
+    move = ("msrank-move", "--job", "dropped")
+    tap.equal([tool(*move, "0", host)[0] for host in (HOSTS[1], HOSTS[0])], [0, 0], "it moves to a host, and back: the daemons know each other")
+    old = daemons()[HOSTS[1]]
+    os.kill(old, signal.SIGSTOP)
+    tap.equal(tool(*move, "--drop", HOSTS[1])[::2], (0, ""), "that host is dropped, its daemon does not see it yet")
+    pid = ps("dropped")["ranks"][0]["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    words = [launch.program(move[0]), *move[1:], "--json=events", "0", HOSTS[1]]
+    mover = subprocess.Popen(words, env=ENV, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    tap.ok(any('"ordered"' in line for line in mover.stdout), "a move to it: another daemon there makes ready for it")
+    os.kill(old, signal.SIGCONT)
+    tap.ok(tap.until(lambda: not os.path.exists(f"/proc/{old}"), 20), "meanwhile the old one ends")
+    os.kill(pid, signal.SIGCONT)
+    said = mover.communicate(timeout=launch.LIMIT_S)
+    tap.equal((mover.returncode, where("dropped")[0]), (0, HOSTS[1]), "which the move does not notice")
+    tap.note(said[1])
+    tap.equal((echoes(child, b"two\n"), child.communicate(b"", launch.LIMIT_S)[0], child.returncode), (True, b"", 0), "and the program runs on")
+
+
 def replaced():
     """A program that has replaced itself runs on; it is only not movable any more."""
     child = start(["sh", "-c", "exec cat"], ["--job", "replaced", "--host", ",".join(HOSTS)], stdin=subprocess.PIPE,
@@ -251,7 +274,7 @@ def replaced():
 
 
 def test():
-    for part in (endings, signals, terminal, streams, moves, joined, silent, late, replaced):
+    for part in (endings, signals, terminal, streams, moves, joined, silent, late, dropped, replaced):
         part()
         tap.ok(tap.until(lambda: not launch.children(), 5), f"{part.__name__}: no process is left", launch.children())
     files = [os.path.join(at, name) for at, _, names in os.walk(TOP) for name in names]
