@@ -11,7 +11,6 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <limits.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,6 +35,7 @@ enum {
 	STUB_SIGNALS = 16,
 	STUB_AGAIN_MS = 20,   /* how often it looks for the next coordinator ... */
 	STUB_PATIENCE_S = 20, /* and how long */
+	STUB_LOST_S = 10,     /* for a reader, when the job is to end */
 };
 
 static const int forwarded[] = { SIGHUP,  SIGINT,  SIGQUIT, SIGUSR1,  SIGUSR2, SIGTERM,
@@ -65,11 +65,37 @@ struct stub {
 	uint32_t member;
 	const char *bind, *map; /* what mpiexec was told; "": nothing */
 	uint64_t ignored;       /* signals that were ignored when we started */
-	bool ended;
-	bool lost; /* the rank, or the coordinator: the job must end */
+	bool ended; /* the rank, or its job: only what it wrote is still to be passed on */
+	bool lost;  /* the rank, or the coordinator: the job must end */
 	bool coordinator_lost;
 	int status;
 };
+
+/* The reader may take its time, as it may when it makes the rank itself wait in write(2). */
+static void end_if_written(struct stub *s)
+{
+	if (!s->ended)
+		return;
+	for (unsigned i = 1; i < MS_CHANNELS; i++)
+		if (evbuffer_get_length(s->channel[i].in.bytes) > 0)
+			return;
+	event_base_loopbreak(s->base);
+}
+
+/* What comes on the standard input from now on is for others. */
+static void stub_end(struct stub *s)
+{
+	struct timeval limit = { STUB_LOST_S, 0 };
+	struct stub_channel *in = &s->channel[0];
+
+	s->ended = true;
+	if (in->readable)
+		event_free(in->readable);
+	in->readable = NULL;
+	if (s->lost) /* the others are to hear of it, whether somebody reads or not */
+		event_base_loopexit(s->base, &limit);
+	end_if_written(s);
+}
 
 /* Wait for room in the window without spinning: the event is there only while it can be served. */
 static void channel_listen(struct stub_channel *c)
@@ -114,6 +140,8 @@ static void channel_write(evutil_socket_t fd, short what, void *arg)
 	}
 	if (evbuffer_get_length(c->in.bytes) > 0)
 		event_add(c->writable, NULL);
+	else
+		end_if_written(c->stub);
 }
 
 static void stub_data(struct stub *s, const Ms__Data *data)
@@ -138,8 +166,7 @@ static void stub_exit(struct stub *s, const Ms__Exit *e)
 	} else {
 		s->status = e->status;
 	}
-	s->ended = true;
-	event_base_loopbreak(s->base);
+	stub_end(s);
 }
 
 static void send_signal(struct stub *s, int signo)
@@ -210,7 +237,7 @@ static void stub_lost(struct stub *s, const char *why)
 	log_say(LOG_ERROR, "the job's coordinator is gone (%s)", why);
 	s->status = W_EXITCODE(STUB_LOST, 0);
 	s->lost = s->coordinator_lost = true;
-	event_base_loopbreak(s->base);
+	stub_end(s);
 }
 
 static void look_again(struct stub *s)
@@ -245,11 +272,24 @@ static void on_down(struct link *l, const char *why, void *user)
 
 static const struct link_ops stub_ops = { .on_message = on_message, .on_down = on_down };
 
+/* Those that would end a process that waits for its reader. */
+static void signal_after_end(struct stub *s, int signo)
+{
+	if (signo != SIGHUP && signo != SIGINT && signo != SIGQUIT && signo != SIGTERM)
+		return;
+	if (s->ignored >> (signo - 1) & 1)
+		return;
+	s->status = W_EXITCODE(0, signo);
+	event_base_loopbreak(s->base);
+}
+
 static void on_signal(evutil_socket_t signo, short what, void *arg)
 {
 	struct stub *s = arg;
 
-	if (s->attached)
+	if (s->ended)
+		signal_after_end(s, signo);
+	else if (s->attached)
 		send_signal(s, signo);
 	else
 		s->held |= 1ull << (signo - 1);
@@ -329,25 +369,6 @@ static void channel_open(struct stub *s, unsigned number, int from, int to)
 	if (to >= 0)
 		c->writable = event_new(s->base, to, EV_WRITE, channel_write, c);
 	channel_listen(c);
-}
-
-/* What the rank wrote before it ended still goes out; whoever does not read for 10 s does not want it. */
-static void flush_all(struct stub *s)
-{
-	for (unsigned i = 1; i < MS_CHANNELS; i++) {
-		struct stub_channel *c = &s->channel[i];
-		struct pollfd p = { .fd = c->to, .events = POLLOUT };
-
-		while (c->to >= 0 && evbuffer_get_length(c->in.bytes) > 0 && poll(&p, 1, 10000) > 0) {
-			uint8_t buf[PIPE_BUF];
-			ssize_t n = evbuffer_copyout(c->in.bytes, buf, sizeof(buf));
-
-			n = write(c->to, buf, (size_t)n);
-			if (n < 0 && errno != EINTR && errno != EAGAIN)
-				break;
-			evbuffer_drain(c->in.bytes, n > 0 ? (size_t)n : 0);
-		}
-	}
 }
 
 /*
@@ -510,7 +531,6 @@ int main(int argc, char **argv)
 	if (s.link)
 		stub_spawn(&s, false);
 	event_base_dispatch(s.base);
-	flush_all(&s);
 	if (s.lost) {
 		if (s.coordinator_lost)
 			remove_jobdir(s.dir); /* first: the abort has mpiexec kill the stubs */

@@ -3,6 +3,7 @@
 """mpiexec's exit status equals that of Hydra's fork launcher, however the job ends, also when the rank in question has moved."""
 import os
 import signal
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -74,12 +75,26 @@ def while_starting(place):
         os.unlink(mark)
 
 
+def paused(place):
+    """All that a rank has written reaches a reader who comes long after the rank's end."""
+    lines = 90000
+    child = place.start(place.mpiexec(1) + ["seq", str(lines)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    tap.until(lambda: False, 13)
+    try:
+        out = child.communicate(timeout=60)[0]
+    except subprocess.TimeoutExpired:
+        jobs.end_group(child)
+        out = child.communicate()[0]
+    tap.equal((out.count(b"\n"), child.returncode), (lines, 0), f"{place.name}: all lines come to a reader who pauses")
+
+
 def in_place(place):
     for how, title in ENDINGS.items():
         want = end(place, how, "fork")
         tap.note(f"{title}: the fork launcher's mpiexec ends with {want}")
         check(end(place, how, "msock"), want, how, f"{place.name}: {title}")
         check(end(place, how, "msock", True), want, how, f"{place.name}: {title}, rank 1 has moved")
+    paused(place)
     tap.equal(place.leftovers(), [], f"{place.name}: nothing is left")
 
 

@@ -17,6 +17,7 @@ import launch  # noqa: E402
 from launch import tap  # noqa: E402
 
 HOSTS = ["127.0.0.2", "127.0.0.3", "127.0.0.4"]
+PAUSE_S = 12
 TOP = tempfile.mkdtemp(prefix="msock-msrun-")
 ENV = launch.environment(TOP)
 
@@ -157,6 +158,25 @@ def streams():
     tap.equal((status, hashlib.md5(out).hexdigest(), err), (0, hashlib.md5(data).hexdigest(), b""), "1 MB through cat")
 
 
+def pauses():
+    """The program has written all and ended; its reader takes its time."""
+    slow = start(["seq", "30000"], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    waits = {signo: start(["seq", "30000"], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+             for signo in (signal.SIGTERM, signal.SIGINT)}
+    stuck = start(["sh", "-c", "seq 30000; echo err >&2"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    tap.equal(stuck.stderr.read(4), b"err\n", "the error output comes while nobody reads the output")
+    stuck.kill()
+    stuck.wait()
+    tap.until(lambda: False, PAUSE_S)
+    tap.equal((slow.stdout.read().count(b"\n"), slow.wait(20)), (30000, 0), f"all is there for a reader who comes after {PAUSE_S} s")
+    for signo, child in waits.items():
+        child.send_signal(signo)
+        tap.equal(child.wait(20), -signo, f"{signo.name} ends msrun that waits for its reader")
+    for child in (slow, stuck, *waits.values()):
+        child.stdout.close()
+    stuck.stderr.close()
+
+
 def moves():
     """The same program without msrun says what it shall say."""
     said = []
@@ -274,7 +294,7 @@ def replaced():
 
 
 def test():
-    for part in (endings, signals, terminal, streams, moves, joined, silent, late, dropped, replaced):
+    for part in (endings, signals, terminal, streams, pauses, moves, joined, silent, late, dropped, replaced):
         part()
         tap.ok(tap.until(lambda: not launch.children(), 5), f"{part.__name__}: no process is left", launch.children())
     files = [os.path.join(at, name) for at, _, names in os.walk(TOP) for name in names]
