@@ -68,6 +68,7 @@ struct stub {
 	bool ended; /* the rank, or its job: only what it wrote is still to be passed on */
 	bool lost;  /* the rank, or the coordinator: the job must end */
 	bool coordinator_lost;
+	bool unwritten; /* what it wrote could not all be passed on, and that is said */
 	int status;
 };
 
@@ -123,6 +124,17 @@ static void channel_read(evutil_socket_t fd, short what, void *arg)
 	channel_listen(c);
 }
 
+/* A reader that has gone is the rank's own to see. Hydra's end of the PMI goes before the rank's. */
+static void output_failed(struct stub_channel *c, int err)
+{
+	channel_in_close(&c->in);
+	if (err == EPIPE || c->number == STUB_PMI)
+		return;
+	log_say(LOG_ERROR, "cannot write the standard %s: %s", c->number == STDERR_FILENO ? "error" : "output",
+		strerror(err));
+	c->stub->unwritten = true;
+}
+
 /* Never blocks: a pipe that polls writable takes PIPE_BUF bytes. Its flags are shared with others and stay as they are.
  */
 static void channel_write(evutil_socket_t fd, short what, void *arg)
@@ -133,11 +145,11 @@ static void channel_write(evutil_socket_t fd, short what, void *arg)
 	ssize_t done = n > 0 ? write(fd, buf, (size_t)n) : 0;
 
 	if (done < 0 && errno != EAGAIN && errno != EINTR)
-		done = n; /* nobody reads it any more: what comes is thrown away */
-	if (done > 0) {
+		output_failed(c, errno);
+	else if (done > 0)
 		evbuffer_drain(c->in.bytes, (size_t)done);
+	if (done > 0 || c->in.closed)
 		channel_in_ack(&c->in, c->stub->link, c->stub->member, c->number);
-	}
 	if (evbuffer_get_length(c->in.bytes) > 0)
 		event_add(c->writable, NULL);
 	else
@@ -150,7 +162,7 @@ static void stub_data(struct stub *s, const Ms__Data *data)
 
 	if (c->to < 0 || !c->writable)
 		return;
-	if (channel_in_take(&c->in, data))
+	if (channel_in_take(&c->in, data) && !c->in.closed)
 		event_add(c->writable, NULL);
 	else
 		channel_in_ack(&c->in, s->link, s->member, c->number);
@@ -536,5 +548,7 @@ int main(int argc, char **argv)
 			remove_jobdir(s.dir); /* first: the abort has mpiexec kill the stubs */
 		abort_job(&s);
 	}
+	if (s.unwritten && !s.status)
+		return STUB_LOST;
 	return end_as(s.status);
 }

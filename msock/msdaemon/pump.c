@@ -115,8 +115,19 @@ static void readable_cb(evutil_socket_t fd, short what, void *arg)
 
 	read_out(c, channel_out_room(&c->out));
 	channel_out_send(&c->out, *c->pump->coordinator, c->pump->member, c->number);
-	if (channel_out_room(&c->out) > 0)
+	if (c->readable && channel_out_room(&c->out) > 0)
 		event_add(c->readable, NULL);
+}
+
+/* Nobody reads what the member writes: it is to get EPIPE, as it would without us. */
+static void close_out(struct pump_channel *c)
+{
+	if (c->readable)
+		event_free(c->readable);
+	c->readable = NULL;
+	if (c->own >= 0)
+		close(c->own);
+	c->own = -1;
 }
 
 static int channel_open(struct pump_channel *c)
@@ -249,6 +260,8 @@ void pump_ack(struct pump *p, const Ms__Ack *ack)
 		return;
 	c = &p->channel[ack->channel];
 	channel_out_ack(&c->out, ack->offset);
+	if (ack->closed && !carries_in(c))
+		close_out(c);
 	if (p->running && c->readable && channel_out_room(&c->out) > 0)
 		event_add(c->readable, NULL);
 }

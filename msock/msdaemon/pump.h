@@ -29,6 +29,7 @@ int pump_end(const struct pump *p, unsigned channel);
 /* Carry from now on; also sends again what is not acknowledged. */
 void pump_start(struct pump *p);
 void pump_data(struct pump *p, const Ms__Data *data);
+/* Also tells that nobody reads there any more: the member gets EPIPE from then on. */
 void pump_ack(struct pump *p, const Ms__Ack *ack);
 /* The member is frozen: stop, and take everything out of the pipes that it has written. */
 void pump_stop(struct pump *p);

@@ -122,8 +122,11 @@ static void output_write(struct output *o)
 			event_add(o->writable, NULL);
 			return;
 		}
-		if (done < 0 && errno != EINTR)
+		if (done < 0 && errno != EINTR) {
 			output_close(o);
+			if (member_find(o->owner->d, o->owner->root)) /* else its family has ended, not its reader */
+				channel_in_close(&o->in);
+		}
 		evbuffer_drain(bytes, done > 0 ? (size_t)done : 0);
 	}
 	evbuffer_drain(bytes, evbuffer_get_length(bytes)); /* of what nobody reads */
@@ -149,6 +152,8 @@ static void output_open(struct output *o, int pipe)
 	channel_in_init(&o->in);
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", pipe);
 	o->to = pipe < 0 ? -1 : open(path, O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+	if (pipe >= 0 && o->to < 0) /* its reader has gone */
+		channel_in_close(&o->in);
 	if (o->to >= 0)
 		o->writable = event_new(o->owner->d->base, o->to, EV_WRITE, writable_cb, o);
 }

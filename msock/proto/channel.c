@@ -97,10 +97,17 @@ bool channel_in_take(struct channel_in *c, const Ms__Data *data)
 	skip = c->next - data->offset;
 	if (skip == data->bytes.len && !data->eof)
 		return false;
-	evbuffer_add(c->bytes, data->bytes.data + skip, data->bytes.len - (size_t)skip);
+	if (!c->closed)
+		evbuffer_add(c->bytes, data->bytes.data + skip, data->bytes.len - (size_t)skip);
 	c->next = data->offset + data->bytes.len;
 	c->eof = data->eof;
 	return true;
+}
+
+void channel_in_close(struct channel_in *c)
+{
+	c->closed = true;
+	evbuffer_drain(c->bytes, evbuffer_get_length(c->bytes));
 }
 
 void channel_in_ack(const struct channel_in *c, struct link *l, uint32_t member, unsigned channel)
@@ -110,5 +117,6 @@ void channel_in_ack(const struct channel_in *c, struct link *l, uint32_t member,
 	ack.member = member;
 	ack.channel = channel;
 	ack.offset = c->next - evbuffer_get_length(c->bytes);
+	ack.closed = c->closed;
 	link_send(l, LINK_MSG(ACK, ack, &ack));
 }

@@ -33,6 +33,7 @@ struct channel_in {
 	struct evbuffer *bytes; /* not yet passed on */
 	uint64_t next;          /* offset that is expected */
 	bool eof;               /* nothing comes after bytes */
+	bool closed;            /* nobody takes them: each Ack says so */
 };
 
 void channel_out_init(struct channel_out *c);
@@ -49,6 +50,8 @@ void channel_in_init(struct channel_in *c);
 void channel_in_clear(struct channel_in *c);
 /* False: nothing of it was new. */
 bool channel_in_take(struct channel_in *c, const Ms__Data *data);
+/* Nobody reads any more: what is there and what comes is thrown away. */
+void channel_in_close(struct channel_in *c);
 /* Tell the sender what was passed on. */
 void channel_in_ack(const struct channel_in *c, struct link *l, uint32_t member, unsigned channel);
 

@@ -45,8 +45,34 @@ sys.exit(7)
 """
 
 
+# For each line: writes until that fails, and says how. Ends with status 7.
+WRITES = r"""
+import os, sys, time
+print("up", flush=True)
+for line in sys.stdin:
+    end, said = time.monotonic() + 20, "nothing"
+    while time.monotonic() < end and said == "nothing":
+        try:
+            os.write(1, b"x")
+            time.sleep(0.01)
+        except BrokenPipeError:
+            said = "EPIPE"
+    print(said, file=sys.stderr, flush=True)
+os._exit(7)
+"""
+
+
 def start(words, options=(), **streams):
     return subprocess.Popen([launch.program("msrun"), *options, *words], env=ENV, **streams)
+
+
+def ended(child):
+    try:
+        return child.wait(20)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+        return "timeout"
 
 
 def run(words, options=(), data=b""):
@@ -177,6 +203,35 @@ def pauses():
     stuck.stderr.close()
 
 
+def unread():
+    """Nobody reads any more, or nothing can be written: the program sees it as it does by itself, also after a move."""
+    child = start(["yes"], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    child.stdout.readline()
+    child.stdout.close()
+    tap.equal(ended(child), -signal.SIGPIPE, "a program that goes on writing when its reader has gone ends by SIGPIPE")
+    for words, want in ((["echo", "hi"], 255), (["yes"], -signal.SIGPIPE), (["sh", "-c", "echo hi; exit 3"], 3)):
+        with open("/dev/full", "wb") as full:
+            child = start(words, stdout=full, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        status, err = ended(child), child.stderr.read()
+        child.stderr.close()
+        good = status == want and err.count(b"\n") == 1 and b"cannot write the standard output: No space left on device" in err
+        tap.ok(good, f"{' '.join(words)} to a full device: {want} and one line", (status, err))
+    child = start([sys.executable, "-c", WRITES], ["--job", "unread", "--host", ",".join(HOSTS)], stdin=subprocess.PIPE,
+                  stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    tap.equal(child.stdout.readline(), b"up\n", "a program that ignores SIGPIPE is up")
+    child.stdout.close()
+    for moved in range(3):
+        child.stdin.write(b"write\n")
+        child.stdin.flush()
+        tap.equal(child.stderr.readline(), b"EPIPE\n", f"it gets EPIPE after {moved} moves")
+        if moved < 2:
+            status, out, err = tool("msrank-move", "--job", "unread", "0", HOSTS[moved + 1])
+            tap.ok(status == 0, f"move {moved + 1}", (status, out, err))
+    child.stdin.close()
+    tap.equal(ended(child), 7, "and ends as it likes")
+    child.stderr.close()
+
+
 def moves():
     """The same program without msrun says what it shall say."""
     said = []
@@ -294,7 +349,7 @@ def replaced():
 
 
 def test():
-    for part in (endings, signals, terminal, streams, pauses, moves, joined, silent, late, dropped, replaced):
+    for part in (endings, signals, terminal, streams, pauses, unread, moves, joined, silent, late, dropped, replaced):
         part()
         tap.ok(tap.until(lambda: not launch.children(), 5), f"{part.__name__}: no process is left", launch.children())
     files = [os.path.join(at, name) for at, _, names in os.walk(TOP) for name in names]

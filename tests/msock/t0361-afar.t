@@ -188,6 +188,23 @@ def orphaned(job, client):
     client.ask("f.close(), s.close()")
 
 
+def unread(job, client):
+    """Nobody reads what the family writes: its child, which is away, sees it too, also after a further move."""
+    server = Actor(job, 5)
+    server.ask("l = socket.create_server(('', 8000))")
+    child = Worker(job, server, client)
+    child.moves(others(server.host)[0])
+    server.process.stdout.close()
+    for host in (None, others(server.host)[1]):
+        if host:
+            child.moves(host)
+        tap.ok(tap.until(lambda: child.ask("os.write(1, b'1')") == "EPIPE", launch.LIMIT_S), "the child gets EPIPE")
+    child.told("os._exit(0)")
+    client.ask("f.close(), s.close()")
+    tap.equal(server.end(), (0, ""), "the family ends well")
+    tap.ok(tap.until(lambda: child.name not in rows(job), launch.LIMIT_S), "with its child", rows(job))
+
+
 def daemon_of(host):
     for pid in launch.named("msdaemon"):
         with open(f"/proc/{pid}/cmdline", encoding="utf-8") as file:
@@ -230,6 +247,7 @@ def test():
     evacuated(job, server, client)
     again(job, server, client)
     orphaned(job, client)
+    unread(job, client)
     tap.ok(server.host != client.host or client.move()[0] == 0, "the client is not where the server is")
     dies(job, server, client)
     tap.equal(client.end(), (0, ""), "the client ends well")
