@@ -12,6 +12,7 @@
 #include "history.h"
 #include "jobdir.h"
 #include "journal.h"
+#include "plain.h"
 #include "proto/log.h"
 #include "recover.h"
 #include "step.h"
@@ -222,11 +223,16 @@ static void send_outcome(struct host *h, uint32_t member, uint64_t m, bool commi
 	link_send(h->link, LINK_MSG(OUTCOME, outcome, &o));
 }
 
-static void abort_move(struct move *v, const char *reason)
+/* The reason may hold names of files, which may be anything. */
+static void abort_move(struct move *v, const char *said)
 {
 	struct rank *r = v->rank;
 	bool begun = v->state == MOVE_BEGUN;
+	char *reason = strdup(said);
 
+	if (!reason)
+		log_die("out of memory");
+	plain_text(reason);
 	set_state(v, MOVE_ABORTED);
 	if (v->origin)
 		v->origin->reason = strdup(reason);
@@ -242,6 +248,7 @@ static void abort_move(struct move *v, const char *reason)
 	rank_decided(r, v->m, NULL, NULL);
 	report(v, v->report.checked ? NULL : reason);
 	move_destroy(v);
+	free(reason);
 }
 
 static void commit_move(struct move *v, const Ms__WantCommit *w)
@@ -375,6 +382,7 @@ static void refuse(struct link *tool, const Ms__MoveRequest *q, const char *from
 	va_start(args, format);
 	vsnprintf(text, sizeof(text), format, args);
 	va_end(args);
+	plain_text(text);
 	r.world = q->world;
 	r.rank = q->rank;
 	r.from = (char *)from;

@@ -86,7 +86,7 @@ def run(words, options=(), data=b""):
 
 
 def tool(*words):
-    done = subprocess.run([launch.program(words[0]), *words[1:]], env=ENV, capture_output=True, text=True, check=False,
+    done = subprocess.run([launch.program(words[0]), *words[1:]], env=ENV, capture_output=True, text=True, errors="replace", check=False,
                           timeout=launch.LIMIT_S)
     return done.returncode, done.stdout, done.stderr
 
@@ -348,8 +348,37 @@ def replaced():
     tap.equal((child.communicate(b"two\n", launch.LIMIT_S)[0], child.returncode), (b"two\n", 0), "and it runs on")
 
 
+# Holds a FIFO whose name is no text: a byte of Latin-1, a line's end, and a letter of UTF-8.
+HOLDS = r"""
+import os, sys
+name = sys.argv[1].encode() + b"/\xff\n\xc3\xa9"
+os.mkfifo(name)
+fd = os.open(name, os.O_RDWR)
+os.write(1, b"up\n")
+os.read(0, 1)
+os.unlink(name)
+"""
+
+
+def nameless():
+    """A refusal's reason names a file: it is one line of text all the same, and JSON."""
+    child = start([sys.executable, "-c", HOLDS, TOP], ["--job", "nameless", "--host", ",".join(HOSTS)], stdin=subprocess.PIPE,
+                  stdout=subprocess.PIPE)
+    child.stdout.readline()
+    for options in ([], ["--check"]):
+        status, out, err = tool("msrank-move", "--job", "nameless", *options, "--json", "0", HOSTS[1])
+        told = json.loads(out)["error"] if out.strip() else None
+        tap.ok(status == 1 and told and "/??é" in told and err.count("\n") == 1 and "/??é" in err,
+               f"refused with a reason that is text and JSON {options}", (status, out, err))
+    tap.equal(["/??é" in move["error"] for move in ps("nameless")["moves"]], [True], "msrank-ps --json has the refused move")
+    with open(os.path.join(TOP, f"msock-{os.getuid()}", "nameless", "records.jsonl"), encoding="utf-8") as file:
+        records = [line for line in map(json.loads, file) if "outcome" in line]
+    tap.ok(records and all("/??é" in record.get("reason", "") for record in records), "and so have the records", records)
+    child.communicate(b"x", launch.LIMIT_S)
+
+
 def test():
-    for part in (endings, signals, terminal, streams, pauses, unread, moves, joined, silent, late, dropped, replaced):
+    for part in (endings, signals, terminal, streams, pauses, unread, moves, joined, silent, late, dropped, replaced, nameless):
         part()
         tap.ok(tap.until(lambda: not launch.children(), 5), f"{part.__name__}: no process is left", launch.children())
     files = [os.path.join(at, name) for at, _, names in os.walk(TOP) for name in names]
