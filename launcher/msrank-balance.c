@@ -13,6 +13,7 @@
 #include "balance.h"
 #include "client.h"
 #include "means.h"
+#include "output.h"
 #include "proto/link.h"
 #include "proto/wire.h"
 
@@ -148,7 +149,7 @@ static void tell(const struct balance *b, const struct balance_step *s, const ch
 		printf("%u moves together: ", s->together);
 	printf("a step takes %.2f instead of %.2f: %.1f s gained in %.0f s, for %.1f s of moving\n", s->after,
 	       s->before, s->gain_s, b->limits.horizon_s, s->cost_s);
-	fflush(stdout);
+	output_flush();
 }
 
 static bool move(struct client *client, const struct cluster *c, const struct balance_step *s)
@@ -225,7 +226,7 @@ static bool round_made(struct client *client, const struct wish *w, const Ms__Ps
 		tell(&b, &rejected, known->found ? "stay: to be seen again: " : "stay: not worth it: ");
 	else if (!n && !w->quiet)
 		printf("stay: no rank can move to another machine now\n");
-	fflush(stdout);
+	output_flush();
 	free(ago);
 	cluster_clear(&c);
 	return good;
@@ -278,5 +279,5 @@ int main(int argc, char **argv)
 	}
 	rc = rounds(c, &w);
 	client_close(c);
-	return rc;
+	return output_end(rc, "msrank-balance", "");
 }

@@ -17,6 +17,7 @@
 
 #include "client.h"
 #include "cluster.h"
+#include "output.h"
 #include "progress.h"
 #include "proto/link.h"
 #include "proto/wire.h"
@@ -74,7 +75,7 @@ static void print_json(const Ms__MoveReport *r)
 		      (json_int_t)r->packed_bytes, "saved_bytes", (json_int_t)r->saved_bytes);
 	json_dumpf(o, stdout, JSON_COMPACT);
 	putchar('\n');
-	fflush(stdout);
+	output_flush();
 	json_decref(o);
 }
 
@@ -429,5 +430,5 @@ int main(int argc, char **argv)
 		rc = EXIT_NOT_MOVED;
 	}
 	client_close(c);
-	return rc;
+	return output_end(rc, "msrank-move", rc == EXIT_NOT_MOVED || w.request.check ? "" : "; the ranks have moved");
 }

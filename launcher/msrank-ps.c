@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "client.h"
+#include "output.h"
 #include "proto/link.h"
 #include "proto/wire.h"
 #include "show.h"
@@ -226,5 +227,5 @@ int main(int argc, char **argv)
 	if (msg)
 		ms__msg__free_unpacked(msg, NULL);
 	client_close(c);
-	return rc;
+	return output_end(rc, "msrank-ps", "");
 }

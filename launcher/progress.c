@@ -4,6 +4,7 @@
 #include <stdbool.h>
 #include <stdio.h>
 
+#include "output.h"
 #include "proto/wire.h"
 #include "step.h"
 
@@ -77,7 +78,7 @@ void progress_step(enum progress_way way, const Ms__Step *s)
 		return;
 	json_dumpf(o, stdout, JSON_COMPACT);
 	putchar('\n');
-	fflush(stdout);
+	output_flush();
 	json_decref(o);
 }
 

@@ -377,8 +377,26 @@ def nameless():
     child.communicate(b"x", launch.LIMIT_S)
 
 
+def full():
+    """What a tool could not write it says, and exits with 1."""
+    child = start(["sh", "-c", "read x"], ["--job", "full", "--host", ",".join(HOSTS)], stdin=subprocess.PIPE)
+    tap.ok(tap.until(lambda: where("full"), 20), "a job is up")
+    for words in (["msrank-ps", "full"], ["msrank-ps", "full", "--json"], ["msrank-ps", "full", "--comm"],
+                  ["msrank-move", "--job", "full", "--check", "0", HOSTS[1]], ["msrank-move", "--job", "full", "--json", "0", HOSTS[1]],
+                  ["msrank-move", "--job", "full", "--json=events", "0", HOSTS[2]],
+                  ["msrank-balance", "full", "--watch", "0", "--dry-run"]):
+        with open("/dev/full", "w", encoding="ascii") as file:
+            done = subprocess.run([launch.program(words[0]), *words[1:]], env=ENV, stdout=file, stderr=subprocess.PIPE, text=True,
+                                  check=False, timeout=launch.LIMIT_S)
+        moved = words[0] == "msrank-move" and "--check" not in words
+        good = done.returncode == 1 and done.stderr.count("\n") == 1 and "No space left" in done.stderr
+        tap.ok(good and ("moved" in done.stderr) == moved, f"{' '.join(words)} >/dev/full: 1 and one line", (done.returncode, done.stderr))
+    tap.equal(where("full"), (HOSTS[2], 2), "the rank has moved all the same")
+    child.communicate(b"x\n", launch.LIMIT_S)
+
+
 def test():
-    for part in (endings, signals, terminal, streams, pauses, unread, moves, joined, silent, late, dropped, replaced, nameless):
+    for part in (endings, signals, terminal, streams, pauses, unread, moves, joined, silent, late, dropped, replaced, nameless, full):
         part()
         tap.ok(tap.until(lambda: not launch.children(), 5), f"{part.__name__}: no process is left", launch.children())
     files = [os.path.join(at, name) for at, _, names in os.walk(TOP) for name in names]
