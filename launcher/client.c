@@ -131,7 +131,7 @@ static int search(struct client *c, const char *dir, const char *job, char *why,
 	if (live == 1)
 		return 0;
 	if (live > 1)
-		snprintf(why, size, "several jobs of yours are running: name one with --job (see %s)", dir);
+		snprintf(why, size, "several jobs of yours are running: name one of those in %s", dir);
 	else if (job)
 		snprintf(why, size, "there is no job %s: it has ended, or MSOCK_RUNDIR is another one than mpiexec had",
 			 job);

@@ -18,13 +18,16 @@ Y
 job= every=30 once= seen= told=
 while [ $# -gt 0 ]; do
 	case $1 in
-	--job) job=${2-} && shift ;;
-	--every) every=${2-} && every=${every%s} && shift ;;
+	--job | --every) [ $# -gt 1 ] || { echo "msrank-drain: $1 needs a value" >&2 && exit 2; } ;;
+	esac
+	case $1 in
+	--job) job=$2 && shift ;;
+	--every) every=${2%s} && shift ;;
 	--once) once=yes ;;
 	--help) usage && exit 0 ;;
 	*) usage >&2 && exit 2 ;;
 	esac
-	shift || { usage >&2 && exit 2; }
+	shift
 done
 case $every in '' | *[!0-9]* | 0*) usage >&2 && exit 2 ;; esac
 [ -n "${SLURM_JOB_NODELIST-}" ] || { echo "msrank-drain: this is no Slurm allocation" >&2 && exit 2; }
@@ -45,9 +48,16 @@ tell() {
 	echo "$1" >&2
 }
 
+# Of nodes with commas between, those that are hosts of the job: one that drains may never have been, or has left.
+hosts_among() {
+	msrank-ps ${job:+"$job"} 2>/dev/null | sed '1,/^HOST /d' | while read -r host rest; do
+		case ,$1, in *,"$host",*) printf '%s,' "$host" ;; esac
+	done
+}
+
 # All ranks off a node, none of them to another one that drains; then the node leaves the job.
 empty() {
-	said=$(msrank-move ${job:+--job "$job"} --evacuate "$1" --drop "$1" --avoid "$2" 2>&1)
+	said=$(msrank-move ${job:+--job "$job"} --evacuate "$1" --drop "$1" --avoid "$(hosts_among "$2")" 2>&1)
 	status=$?
 	case $said in
 	*"is not one of the job's hosts"*) return 0 ;;

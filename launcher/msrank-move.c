@@ -9,6 +9,7 @@
  */
 #include <getopt.h>
 #include <jansson.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,7 +24,13 @@
 #include "proto/wire.h"
 #include "ranks.h"
 
-enum { MOVE_GRACE_MS = 10000, MOVE_DEFAULT_S = 60, EXIT_NOT_MOVED = 1, EXIT_STILL_MIRRORED = 2 };
+enum {
+	MOVE_GRACE_MS = 10000,
+	MOVE_DEFAULT_MS = 60000,
+	MOVE_TIMEOUT_MAX_MS = 1000000000,
+	EXIT_NOT_MOVED = 1,
+	EXIT_STILL_MIRRORED = 2,
+};
 
 static const char usage[] =
 	"usage: msrank-move [--job JOB] RANKS HOST [options]\n"
@@ -183,22 +190,16 @@ static int take_via(const char *text)
 	return -1;
 }
 
-/* A positive number, with K, M or G behind it; times `unit`. */
-static bool take_number(const char *text, double unit, uint64_t most, uint64_t *out)
+/* A positive number, perhaps with one of the marks ("KMG") behind it; times `unit`. */
+static bool take_number(const char *text, const char *marks, double unit, uint64_t most, uint64_t *out)
 {
 	char *end;
 	double v = strtod(text, &end) * unit;
+	const char *mark = *end ? strchr(marks, *end) : NULL;
 
-	switch (*end) {
-	case 'G':
-		v *= 1e3; /* fall through */
-	case 'M':
-		v *= 1e3; /* fall through */
-	case 'K':
+	for (const char *m = marks; mark && m <= mark; m++)
 		v *= 1e3;
-		end++;
-	}
-	if (end == text || *end || !(v >= 1) || v > (double)most)
+	if (end == text || *(mark ? end + 1 : end) || !(v >= 1) || v >= (double)most)
 		return false;
 	*out = (uint64_t)v;
 	return true;
@@ -213,6 +214,55 @@ static bool take_compress(const char *text, uint32_t *flags)
 	else
 		return !strcmp(text, "auto");
 	return true;
+}
+
+/* One line: in the usage the fault would be hard to find. */
+static void wrong(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+
+static void wrong(const char *format, ...)
+{
+	va_list args;
+
+	fputs("msrank-move: ", stderr);
+	va_start(args, format);
+	vfprintf(stderr, format, args);
+	va_end(args);
+	fputc('\n', stderr);
+	exit(EXIT_NOT_MOVED);
+}
+
+/* Of an option that has one; NULL, or what it has to be. */
+static const char *take_value(struct wish *w, int opt, const char *text)
+{
+	uint64_t number = 0;
+	int via;
+
+	switch (opt) {
+	case 'v':
+		via = take_via(text);
+		w->request.via = (uint32_t)via;
+		return via < 0 ? "auto, drain or mirror" : NULL;
+	case 't':
+		if (!take_number(text, "", 1e3, MOVE_TIMEOUT_MAX_MS, &number))
+			return "a number of seconds, at most a million";
+		w->request.timeout_ms = (uint32_t)number;
+		return NULL;
+	case 'm':
+		if (!take_number(text, "", 1e3, UINT32_MAX, &number))
+			return "a number of milliseconds";
+		w->options.max_freeze_us = (uint32_t)number;
+		return NULL;
+	case 'l':
+		return take_number(text, "KMG", 1, UINT64_MAX, &w->options.limit) ? NULL : "bytes a second, as in 200M";
+	case 'z':
+		return take_compress(text, &w->options.flags) ? NULL : "auto, never or always";
+	case 'j':
+		w->json = true;
+		w->progress = text ? PROGRESS_JSON : w->progress;
+		return text && strcmp(text, "events") ? "events, or nothing" : NULL;
+	default:
+		return NULL;
+	}
 }
 
 static bool take_options(int argc, char **argv, struct wish *w)
@@ -234,45 +284,19 @@ static bool take_options(int argc, char **argv, struct wish *w)
 						 { "compress", required_argument, NULL, 'z' },
 						 { "compare", no_argument, NULL, 'p' },
 						 { NULL, 0, NULL, 0 } };
-	double seconds = MOVE_DEFAULT_S;
-	int opt, via = MS_VIA_AUTO;
-	uint64_t number;
+	const char *wants;
+	int opt, index = 0;
 
-	while ((opt = getopt_long(argc, argv, "", options, NULL)) != -1) {
+	while ((opt = getopt_long(argc, argv, "", options, &index)) != -1) {
 		switch (opt) {
 		case 'b':
 			w->job = optarg;
 			break;
-		case 'v':
-			via = take_via(optarg);
-			break;
 		case 'n':
 			w->request.no_precopy = 1;
 			break;
-		case 't':
-			seconds = atof(optarg);
-			break;
-		case 'j':
-			w->json = true;
-			if (optarg && strcmp(optarg, "events"))
-				return false;
-			w->progress = optarg ? PROGRESS_JSON : w->progress;
-			break;
 		case 'c':
 			w->request.check = 1;
-			break;
-		case 'm':
-			if (!take_number(optarg, 1000, UINT32_MAX, &number))
-				return false;
-			w->options.max_freeze_us = (uint32_t)number;
-			break;
-		case 'l':
-			if (!take_number(optarg, 1, UINT64_MAX, &w->options.limit))
-				return false;
-			break;
-		case 'z':
-			if (!take_compress(optarg, &w->options.flags))
-				return false;
 			break;
 		case 'p':
 			w->options.flags |= MS_MOVE_COMPARE;
@@ -295,12 +319,17 @@ static bool take_options(int argc, char **argv, struct wish *w)
 		case 'h':
 			fputs(usage, stdout);
 			exit(0);
-		default:
+		case '?':
 			return false;
+		default:
+			wants = take_value(w, opt, optarg);
+			if (wants)
+				wrong("--%s %s: it has to be %s", options[index].name, optarg, wants);
 		}
 	}
-	if (argc - optind != (w->evacuate || w->drop ? 0 : 2) || (w->avoid && !w->evacuate) || via < 0 ||
-	    seconds <= 0 || seconds > 1e6)
+	if (w->avoid && !w->evacuate)
+		wrong("--avoid %s: it goes with --evacuate", w->avoid);
+	if (argc - optind != (w->evacuate || w->drop ? 0 : 2))
 		return false;
 	w->request.options = &w->options;
 	if (!w->json && isatty(STDERR_FILENO))
@@ -308,8 +337,6 @@ static bool take_options(int argc, char **argv, struct wish *w)
 	w->request.events = w->progress != PROGRESS_NONE;
 	w->ranks = w->evacuate || w->drop ? NULL : argv[optind];
 	w->host = w->evacuate || w->drop ? NULL : argv[optind + 1];
-	w->request.via = (uint32_t)via;
-	w->request.timeout_ms = (uint32_t)(seconds * 1000);
 	return true;
 }
 
@@ -341,16 +368,24 @@ static int move_list(struct client *c, struct wish *w)
 	return rc;
 }
 
-/* Hosts that the user does not want are as good as down. */
-static void avoid(struct cluster *c, const char *names)
+/* Hosts that the user does not want are as good as down; false: one is misspelt. */
+static bool avoid(struct cluster *c, const char *names)
 {
 	char *copy = strdup(names ? names : ""), *rest = copy, *name;
-	long host;
+	bool known = copy != NULL;
 
-	while ((name = strsep(&rest, ",")))
-		if ((host = cluster_host(c, name)) >= 0)
+	while (known && (name = strsep(&rest, ","))) {
+		long host = cluster_host(c, name);
+
+		if (host >= 0)
 			c->hosts[host].up = false;
+		else if (*name)
+			known = false;
+		if (!known)
+			fprintf(stderr, "msrank-move: --avoid: host %s is not one of the job's hosts\n", name);
+	}
 	free(copy);
+	return known;
 }
 
 /* 0 or EXIT_NOT_MOVED; c changes with each move. */
@@ -395,11 +430,10 @@ static int evacuate(struct client *client, struct wish *w)
 		fprintf(stderr, "msrank-move: host %s cannot be vacated: the job has ended\n", w->evacuate);
 	} else {
 		cluster_read(msg->ps_reply, &c);
-		avoid(&c, w->avoid);
 		leave = cluster_host(&c, w->evacuate);
 		if (leave < 0)
 			fprintf(stderr, "msrank-move: host %s is not one of the job's hosts\n", w->evacuate);
-		else
+		else if (avoid(&c, w->avoid))
 			rc = move_off(client, w, &c, (size_t)leave);
 		cluster_clear(&c);
 	}
@@ -415,6 +449,7 @@ int main(int argc, char **argv)
 	char why[4096];
 	int rc;
 
+	w.request.timeout_ms = MOVE_DEFAULT_MS;
 	if (!take_options(argc, argv, &w)) {
 		fputs(usage, stderr);
 		return EXIT_NOT_MOVED;

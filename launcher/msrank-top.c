@@ -347,6 +347,10 @@ int main(int argc, char **argv)
 		fputs(usage, opt == 'h' ? stdout : stderr);
 		return opt == 'h' ? 0 : 2;
 	}
+	if (argc - optind > 1) {
+		fprintf(stderr, "msrank-top: one job at most: what is %s?\n", argv[optind + 1]);
+		return 2;
+	}
 	if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO)) {
 		fputs("msrank-top: needs a terminal; msrank-ps shows the same once\n", stderr);
 		return 1;

@@ -101,6 +101,10 @@ static bool good_job(const char *s)
 	return n > 0 && n <= RUN_NAME_MAX && !s[n] && s[0] != '.';
 }
 
+static const char usage[] =
+	"usage: msrun [--sockets] [--udp] [--job NAME | --join NAME --rank N] [--host HOST[,HOST...]]... "
+	"PROGRAM [ARGUMENT...]\n";
+
 static void read_options(struct run *r, int argc, char **argv)
 {
 	static const struct option options[] = { { "job", required_argument, NULL, 'j' },
@@ -109,6 +113,7 @@ static void read_options(struct run *r, int argc, char **argv)
 						 { "host", required_argument, NULL, 'h' },
 						 { "sockets", no_argument, NULL, 's' },
 						 { "udp", no_argument, NULL, 'u' },
+						 { "help", no_argument, NULL, '!' },
 						 { NULL, 0, NULL, 0 } };
 	int opt;
 
@@ -123,6 +128,8 @@ static void read_options(struct run *r, int argc, char **argv)
 			r->sockets = r->udp = true;
 		else if (opt == 'h')
 			add_hosts(r, optarg);
+		else if (opt == '!')
+			exit(fputs(usage, stdout) < 0 || fflush(stdout) ? RUN_FAILED : 0);
 		else
 			exit(RUN_FAILED);
 	}
@@ -132,9 +139,7 @@ static void read_options(struct run *r, int argc, char **argv)
 	    (r->rank && (!*r->rank || r->rank[strspn(r->rank, "0123456789")] || atoi(r->rank) > RUN_RANK_MAX)))
 		fail("--join and --rank, a number up to %d, go together", RUN_RANK_MAX);
 	if (optind >= argc) {
-		fputs("usage: msrun [--sockets] [--udp] [--job NAME | --join NAME --rank N] [--host HOST[,HOST...]]... "
-		      "PROGRAM [ARGUMENT...]\n",
-		      stderr);
+		fputs(usage, stderr);
 		exit(RUN_FAILED);
 	}
 	if (!r->host_count && !r->join)

@@ -395,8 +395,38 @@ def full():
     child.communicate(b"x\n", launch.LIMIT_S)
 
 
+def misused():
+    """What is wrong in the words of a command is named, in one line; nothing is done."""
+    jobs = [start(["sh", "-c", "read x"], ["--job", name, "--host", ",".join(HOSTS)], stdin=subprocess.PIPE) for name in ("one", "two")]
+    tap.ok(tap.until(lambda: where("one") and where("two"), 20), "two jobs are up")
+    move = ["msrank-move", "--job", "one"]
+    for words, status, want in ((["msrank-ps"], 1, "several jobs"), (["msrank-balance"], 1, "several jobs"),
+                                ([*move, "--timeout", "abc", "0", HOSTS[1]], 1, "--timeout abc"),
+                                ([*move, "--timeout", "5x", "0", HOSTS[1]], 1, "--timeout 5x"),
+                                ([*move, "--via", "x", "0", HOSTS[1]], 1, "--via x"),
+                                ([*move, "--limit", "5T", "0", HOSTS[1]], 1, "--limit 5T"),
+                                ([*move, "--max-freeze", "-1", "0", HOSTS[1]], 1, "--max-freeze -1"),
+                                ([*move, "--compress", "some", "0", HOSTS[1]], 1, "--compress some"),
+                                ([*move, "--json=all", "0", HOSTS[1]], 1, "--json all"),
+                                ([*move, "--avoid", HOSTS[2], "0", HOSTS[1]], 1, "--evacuate"),
+                                ([*move, "--evacuate", HOSTS[0], "--avoid", f"{HOSTS[2]},no-such-host"], 1, "no-such-host"),
+                                (["msrank-ps", "one", "extra"], 2, "extra"), (["msrank-balance", "one", "extra"], 2, "extra"),
+                                (["msrank-drain", "--job"], 2, "--job needs"), (["msrank-drain", "--every"], 2, "--every needs")):
+        got, out, err = tool(*words)
+        good = (got, out) == (status, "") and err.count("\n") == 1 and want in err and "name one with" not in err
+        tap.ok(good, f"{' '.join(words)}: {status} and one line", (got, out, err))
+    tap.equal((where("one"), where("two")), ((HOSTS[0], 0), (HOSTS[0], 0)), "nothing has moved")
+    status, _, err = tool(*move, "--limit", "5G", "--timeout", "20.5", "--max-freeze", "5000", "--compress", "never", "--evacuate", HOSTS[0],
+                          "--avoid", HOSTS[2])
+    tap.ok(status == 0 and where("one") == (HOSTS[1], 1), "with values that are right it moves", (status, err))
+    for child in jobs:
+        child.communicate(b"x\n", launch.LIMIT_S)
+    status, out, err = tool("msrun", "--help")
+    tap.ok(status == 0 and out.startswith("usage: msrun") and not err, "msrun --help", (status, out, err))
+
+
 def test():
-    for part in (endings, signals, terminal, streams, pauses, unread, moves, joined, silent, late, dropped, replaced, nameless, full):
+    for part in (endings, signals, terminal, streams, pauses, unread, moves, joined, silent, late, dropped, replaced, nameless, full, misused):
         part()
         tap.ok(tap.until(lambda: not launch.children(), 5), f"{part.__name__}: no process is left", launch.children())
     files = [os.path.join(at, name) for at, _, names in os.walk(TOP) for name in names]
