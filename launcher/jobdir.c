@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,7 +17,7 @@
 
 enum { FILL_BLOCKS = 4096 }; /* of 4 KiB: a fault fills no directory that has room for more */
 
-/* The user's directory of jobs; it must be ours alone. */
+/* It must be ours alone. */
 static int make_user_dir(const char *dir, char *why, size_t size)
 {
 	struct stat st;
@@ -30,6 +31,37 @@ static int make_user_dir(const char *dir, char *why, size_t size)
 		return -1;
 	}
 	return 0;
+}
+
+/* The user's directory of jobs. It is told to processes that run elsewhere, as with mpiexec's -wdir: never relative. */
+static int find_user_dir(char dir[PATH_MAX], char *why, size_t size)
+{
+	char name[2048];
+
+	helpers_rundir(name, sizeof(name));
+	if (make_user_dir(name, why, size))
+		return -1;
+	if (name[0] == '/') { /* as it is: a link may be there to make it short enough for a socket */
+		strcpy(dir, name);
+	} else if (!realpath(name, dir)) {
+		snprintf(why, size, "cannot find %s: %s", name, strerror(errno));
+		return -1;
+	}
+	return 0;
+}
+
+/* c->dir. */
+static int name_dir(struct coord *c, char *why, size_t size)
+{
+	char parent[PATH_MAX];
+
+	if (find_user_dir(parent, why, size))
+		return -1;
+	if ((size_t)snprintf(c->dir, sizeof(c->dir), "%s/%s", parent, c->job) < sizeof(c->dir))
+		return 0;
+	snprintf(why, size, "the job directory's name is too long: %.200s...", parent);
+	*c->dir = 0;
+	return -1;
 }
 
 /* The records go away with the job, unless there is a file to keep them. */
@@ -67,12 +99,8 @@ static int open_files(struct coord *c, char *why, size_t size)
 
 int jobdir_create(struct coord *c, char *why, size_t size)
 {
-	char parent[2048];
-
-	helpers_rundir(parent, sizeof(parent));
-	if (make_user_dir(parent, why, size))
+	if (name_dir(c, why, size))
 		return -1;
-	snprintf(c->dir, sizeof(c->dir), "%s/%s", parent, c->job);
 	if (mkdir(c->dir, 0700)) {
 		snprintf(why, size, "cannot make %s: %s", c->dir, strerror(errno));
 		*c->dir = 0;
@@ -83,12 +111,8 @@ int jobdir_create(struct coord *c, char *why, size_t size)
 
 int jobdir_open(struct coord *c, char *why, size_t size)
 {
-	char parent[2048];
-
-	helpers_rundir(parent, sizeof(parent));
-	if (make_user_dir(parent, why, size))
+	if (name_dir(c, why, size))
 		return -1;
-	snprintf(c->dir, sizeof(c->dir), "%s/%s", parent, c->job);
 	return open_files(c, why, size);
 }
 

@@ -136,6 +136,21 @@ def refused(place):
         tap.ok(status != "timeout" and "membind" in err, "-membind bind: refused with a sentence", f"{status} {out} {err}")
 
 
+def relative(place):
+    """The job's directory is found by a rank that starts elsewhere than mpiexec."""
+    environment = place.environment
+
+    for name in ("MSOCK_RUNDIR", "TMPDIR"):
+        place.environment = lambda: {**{key: value for key, value in environment().items() if key != "MSOCK_RUNDIR"},
+                                     name: "run"}
+        try:
+            status, out, err = place.call(["sh", "-c", 'cd "$0" && exec "$@"', place.shared, jobs.command("mpiexec"), "-launcher",
+                                           "msock", "-hosts", HOSTS[0], "-wdir", "/", "-n", "1", *SHOW], 60)
+        finally:
+            place.environment = environment
+        tap.ok(status == 0 and "dir=/\n" in out, f"-wdir with a relative {name}", f"{status} {out} {err}")
+
+
 def test():
     known = table()
     for place in jobs.places(jobs.User):
@@ -149,6 +164,7 @@ def test():
             if state != "refused":
                 tap.ok(option in PROBES, f"{option}: there is a test") and probe(place, option)
         refused(place)
+        relative(place)
         tap.equal(place.leftovers(), [], "nothing is left")
 
 
