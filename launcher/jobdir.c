@@ -12,6 +12,7 @@
 
 #include "host.h"
 #include "jobfiles.h"
+#include "leftover.h"
 #include "proto/helpers.h"
 #include "proto/log.h"
 
@@ -101,12 +102,14 @@ int jobdir_create(struct coord *c, char *why, size_t size)
 {
 	if (name_dir(c, why, size))
 		return -1;
-	if (mkdir(c->dir, 0700)) {
+	if (!mkdir(c->dir, 0700))
+		return open_files(c, why, size);
+	if (errno != EEXIST)
 		snprintf(why, size, "cannot make %s: %s", c->dir, strerror(errno));
-		*c->dir = 0;
-		return -1;
-	}
-	return open_files(c, why, size);
+	else if (!leftover_replace(c->dir, c->job, why, size))
+		return open_files(c, why, size);
+	*c->dir = 0; /* it is another's */
+	return -1;
 }
 
 int jobdir_open(struct coord *c, char *why, size_t size)

@@ -172,6 +172,10 @@ static void stub_spawn(struct stub *s, struct link *l, Ms__Spawn *spawn)
 	uint32_t virtual_ip;
 	char text[512];
 
+	if (spawn->again && !c->again) { /* of a job that was killed, whose name we have now */
+		stub_exit(l, spawn->member, "its job has ended", false);
+		return;
+	}
 	if (spawn->again && old && !old->stub && !s->rank) {
 		stub_again(s, l, old, spawn);
 		return;

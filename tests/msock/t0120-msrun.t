@@ -248,7 +248,8 @@ def moves():
             tap.ok(number < before <= after, f"move {number}: its processor time goes on from {before:.2f} s", after)
         if options:
             status, _, err = run(["true"], ["--job", "computes"])
-            tap.ok(status == 255 and b"computes" in err, "another job of that name: 255", (status, err))
+            good = status == 255 and b"job computes of yours is running already" in err
+            tap.ok(good, "another job of that name: 255, it runs already", (status, err))
         else:
             tap.until(lambda: False, 0.5)
         child.send_signal(signal.SIGUSR1)
@@ -425,8 +426,30 @@ def misused():
     tap.ok(status == 0 and out.startswith("usage: msrun") and not err, "msrun --help", (status, out, err))
 
 
+def left():
+    """Coordinator and msrun are killed: the job's name can be had again, and no process of the old job gets into the new one."""
+    first = start(["sleep", "1000"], ["--job", "left"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    tap.ok(tap.until(lambda: where("left"), 20), "a job is up")
+    member = start(["sh", "-c", "echo up; sleep 1000"], ["--join", "left", "--rank", "7"], stdin=subprocess.DEVNULL,
+                   stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    tap.equal(member.stdout.readline(), b"up\n", "another program has joined it")
+    coordinator, = launch.named("msrank-coord")
+    first.send_signal(signal.SIGSTOP)  # it shall not start another one, and the coordinator not end by itself
+    os.kill(coordinator, signal.SIGKILL)
+    first.kill()
+    first.wait()
+    tap.ok(tap.until(lambda: coordinator not in launch.children(), 10), "its coordinator and its msrun are killed")
+    files = os.path.join(TOP, f"msock-{os.getuid()}", "left")
+    tap.ok(os.path.exists(os.path.join(files, "job.json")), "its directory is left")
+    tap.equal(run(["sh", "-c", "sleep 1; echo here"], ["--job", "left"]), (0, b"here\n", b""), "a new job gets its name")
+    out, err = member.communicate(timeout=launch.LIMIT_S)
+    tap.equal((member.returncode, out, err.count(b"\n")), (255, b"", 1), "the program that had joined is not started again there")
+    tap.note(err)
+    tap.ok(tap.until(lambda: not launch.children(), 30), "the old job's processes end", launch.children())
+
+
 def test():
-    for part in (endings, signals, terminal, streams, pauses, unread, moves, joined, silent, late, dropped, replaced, nameless, full, misused):
+    for part in (endings, signals, terminal, streams, pauses, unread, moves, joined, silent, late, dropped, replaced, nameless, full, misused, left):
         part()
         tap.ok(tap.until(lambda: not launch.children(), 5), f"{part.__name__}: no process is left", launch.children())
     files = [os.path.join(at, name) for at, _, names in os.walk(TOP) for name in names]
