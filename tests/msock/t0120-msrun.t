@@ -426,6 +426,25 @@ def misused():
     tap.ok(status == 0 and out.startswith("usage: msrun") and not err, "msrun --help", (status, out, err))
 
 
+def drained():
+    """msrank-drain, told by a sinfo of ours of nodes that drain: two of the job, one after the other, and one that is not in it."""
+    where_sinfo = os.path.join(TOP, "bin")
+    os.mkdir(where_sinfo)
+    with open(os.path.join(where_sinfo, "sinfo"), "w", encoding="ascii") as file:
+        file.write(f"#!/bin/sh\nprintf '%s\\n' 'another draining' '{HOSTS[0]} draining' '{HOSTS[1]} drained*' '{HOSTS[2]} mixed'\n")
+        os.fchmod(file.fileno(), 0o755)
+    child = start(["sh", "-c", "read x"], ["--job", "drained", "--host", ",".join(HOSTS)], stdin=subprocess.PIPE)
+    tap.ok(tap.until(lambda: where("drained"), 20), "a job is up")
+    done = subprocess.run([launch.program("msrank-drain"), "--job", "drained", "--once"], capture_output=True, text=True, check=False,
+                          env=dict(ENV, SLURM_JOB_NODELIST="any", PATH=f"{where_sinfo}:{ENV['PATH']}"), timeout=launch.LIMIT_S)
+    left_over = [host["host"] for host in ps("drained")["hosts"]]
+    tap.equal((done.returncode, where("drained"), left_over), (0, (HOSTS[2], 1), HOSTS[2:]), "the rank is where no node drains, and both have left")
+    said = done.stderr.splitlines()
+    tap.ok(len(said) == 2 and said[0].startswith("rank 0.0: ") and HOSTS[1] in said[1], "which it says, and no more", done.stderr)
+    child.communicate(b"x\n", launch.LIMIT_S)
+    shutil.rmtree(where_sinfo)
+
+
 def left():
     """Coordinator and msrun are killed: the job's name can be had again, and no process of the old job gets into the new one."""
     first = start(["sleep", "1000"], ["--job", "left"], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -449,7 +468,8 @@ def left():
 
 
 def test():
-    for part in (endings, signals, terminal, streams, pauses, unread, moves, joined, silent, late, dropped, replaced, nameless, full, misused, left):
+    for part in (endings, signals, terminal, streams, pauses, unread, moves, joined, silent,
+                 late, dropped, replaced, nameless, full, misused, left, drained):
         part()
         tap.ok(tap.until(lambda: not launch.children(), 5), f"{part.__name__}: no process is left", launch.children())
     files = [os.path.join(at, name) for at, _, names in os.walk(TOP) for name in names]
