@@ -106,7 +106,7 @@ int jobdir_create(struct coord *c, char *why, size_t size)
 		return open_files(c, why, size);
 	if (errno != EEXIST)
 		snprintf(why, size, "cannot make %s: %s", c->dir, strerror(errno));
-	else if (!leftover_replace(c->dir, c->job, why, size))
+	else if (!leftover_take(c->dir, c->job, why, size))
 		return open_files(c, why, size);
 	*c->dir = 0; /* it is another's */
 	return -1;

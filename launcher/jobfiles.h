@@ -5,5 +5,7 @@
 
 /* The files and the directory. 0, or -1 with errno if the directory stays. */
 int jobfiles_remove(const char *dir);
+/* The files but coord.sock: who misses that takes the job for ended, and the directory away. */
+void jobfiles_clear(const char *dir);
 
 #endif

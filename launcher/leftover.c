@@ -11,7 +11,6 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -49,27 +48,27 @@ static bool read_pids(const char *dir, int *starter, int *coordinator)
 	return good;
 }
 
-static int replace(const char *dir, const char *job, char *why, size_t size)
+static int take(const char *dir, const char *job, char *why, size_t size)
 {
 	int starter, coordinator;
 
 	if (answers(dir)) {
 		snprintf(why, size, "job %s of yours is running already", job);
 	} else if (!read_pids(dir, &starter, &coordinator)) {
-		snprintf(why, size, "job %s of yours is just starting, or was killed while it did: remove %s then", job, dir);
+		snprintf(why, size, "job %s of yours is just starting, or was killed while it did: remove %s then", job,
+			 dir);
 	} else if (lives(starter) || lives(coordinator)) {
 		snprintf(why, size, "job %s of yours is running already (process %d), or just ending", job,
 			 lives(starter) ? starter : coordinator);
-	} else if (jobfiles_remove(dir) || mkdir(dir, 0700)) {
-		snprintf(why, size, "cannot make %s anew: %s", dir, strerror(errno));
 	} else {
+		jobfiles_clear(dir);
 		return 0;
 	}
 	return -1;
 }
 
-/* Of two that find it at once one shall not take away what the other has made. */
-int leftover_replace(const char *dir, const char *job, char *why, size_t size)
+/* Of two that find it at once one shall not take away what the other has made; the second one finds no job.json. */
+int leftover_take(const char *dir, const char *job, char *why, size_t size)
 {
 	const char *slash = strrchr(dir, '/');
 	char parent[PATH_MAX];
@@ -81,7 +80,7 @@ int leftover_replace(const char *dir, const char *job, char *why, size_t size)
 		snprintf(why, size, "cannot lock %s: %s", parent, strerror(errno));
 		rc = -1;
 	} else {
-		rc = replace(dir, job, why, size);
+		rc = take(dir, job, why, size);
 	}
 	if (lock >= 0)
 		close(lock);

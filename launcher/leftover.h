@@ -5,7 +5,7 @@
 
 #include <stddef.h>
 
-/* The directory, which was there, is made anew if its job has ended. 0, or -1 with the reason in why. */
-int leftover_replace(const char *dir, const char *job, char *why, size_t size);
+/* The directory, which was there, is ours if its job has ended. 0, or -1 with the reason in why. */
+int leftover_take(const char *dir, const char *job, char *why, size_t size);
 
 #endif
