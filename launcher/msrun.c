@@ -107,14 +107,12 @@ static const char usage[] =
 
 static void read_options(struct run *r, int argc, char **argv)
 {
-	static const struct option options[] = { { "job", required_argument, NULL, 'j' },
-						 { "join", required_argument, NULL, 'J' },
-						 { "rank", required_argument, NULL, 'r' },
-						 { "host", required_argument, NULL, 'h' },
-						 { "sockets", no_argument, NULL, 's' },
-						 { "udp", no_argument, NULL, 'u' },
-						 { "help", no_argument, NULL, '!' },
-						 { NULL, 0, NULL, 0 } };
+	static const struct option options[] = {
+		{ "job", required_argument, NULL, 'j' },  { "join", required_argument, NULL, 'J' },
+		{ "rank", required_argument, NULL, 'r' }, { "host", required_argument, NULL, 'h' },
+		{ "sockets", no_argument, NULL, 's' },    { "udp", no_argument, NULL, 'u' },
+		{ "help", no_argument, NULL, '!' },       { NULL, 0, NULL, 0 }
+	};
 	int opt;
 
 	while ((opt = getopt_long(argc, argv, "+", options, NULL)) != -1) {
