@@ -324,7 +324,7 @@ static void hear_coord(struct run *r)
 		log_say(LOG_ERROR, "the job's coordinator was killed; another one says: %s", text + 6);
 }
 
-/* The job ends everywhere; bounded. One that was killed just now gets its successor yet, which ends the daemons. */
+/* The job ends everywhere; bounded. One that is killed meanwhile gets its successor yet, which ends the daemons. */
 static void stop_coord(struct run *r)
 {
 	long long deadline = now_ms() + RUN_STOP_MS;
@@ -333,18 +333,19 @@ static void stop_coord(struct run *r)
 
 	if (r->coord && poll(&(struct pollfd){ .fd = r->out, .events = POLLIN }, 1, 0) > 0)
 		hear_coord(r);
-	if (!r->coord)
-		return;
-	close(r->in);
-	do
-		len = read_line(r, line, sizeof(line), deadline, false);
-	while (len > 0);
-	if (len < 0) {
-		log_say(LOG_ERROR, "the job's coordinator does not end; killing it");
-		kill(r->coord, SIGKILL);
+	while (r->coord) {
+		close(r->in);
+		r->in = -1;
+		do
+			len = read_line(r, line, sizeof(line), deadline, false);
+		while (len > 0);
+		if (len < 0) {
+			log_say(LOG_ERROR, "the job's coordinator does not end; killing it");
+			kill(r->coord, SIGKILL);
+			unsetenv("MSOCK_JOBDIR"); /* and no other */
+		}
+		coord_gone(r);
 	}
-	while (waitpid(r->coord, NULL, 0) < 0 && errno == EINTR)
-		;
 }
 
 /* 0, or what to end with; the coordinator is gone then. */

@@ -151,12 +151,26 @@ def signals():
     tap.ok(tap.until(lambda: not launch.children(), 10), "SIGKILL to msrun ends everything", launch.children())
 
 
+# A shell that gets a signal just before it reads handles it when it has read.
+ON_TERMINAL = """
+import signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+print("up", flush=True)
+signal.sigwait({signal.SIGINT})
+print("got", flush=True)
+line = sys.stdin.readline()
+for _ in signal.sigpending() & {signal.SIGINT}:
+    print("got", flush=True)
+print("end", line, flush=True)
+sys.exit(6)
+"""
+
+
 def terminal():
     """Ctrl-C comes from the kernel to msrun and stub both, and to the program once."""
     pid, ours = pty.fork()
     if pid == 0:
-        script = "trap 'echo got' INT; echo up; read x || read x; echo \"end $x\"; exit 6"
-        os.execve(launch.program("msrun"), ["msrun", "sh", "-c", script], ENV)
+        os.execve(launch.program("msrun"), ["msrun", sys.executable, "-c", ON_TERMINAL], ENV)
     said = b""
 
     def says(word):
