@@ -5,17 +5,16 @@
 #include <endian.h>
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
+#include "jobfiles.h"
 #include "proto/helpers.h"
 #include "proto/link.h"
 #include "proto/net.h"
@@ -43,19 +42,10 @@ static long now_ms(void)
 
 static int dial(const char *dir, const char *job)
 {
-	struct sockaddr_un to = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	char path[4096];
 
-	if ((size_t)snprintf(to.sun_path, sizeof(to.sun_path), "%s/%s/coord.sock", dir, job) < sizeof(to.sun_path) &&
-	    fd >= 0 && !connect(fd, (struct sockaddr *)&to, sizeof(to)))
-		return fd;
-	if (fd >= 0) {
-		int keep = errno;
-
-		close(fd);
-		errno = keep;
-	}
-	return -1;
+	snprintf(path, sizeof(path), "%s/%s", dir, job);
+	return jobfiles_dial(path);
 }
 
 static void pause_ms(long ms)
@@ -75,18 +65,10 @@ static int say_hello(struct client *c)
 /* Whoever would start another coordinator is still there; only looked at when nobody listens in a job's directory. */
 static bool may_come_back(const char *dir, const char *job)
 {
-	char path[4096], text[512] = "";
-	int pid = 0;
-	FILE *f;
+	char path[4096];
 
-	snprintf(path, sizeof(path), "%s/%s/job.json", dir, job);
-	f = fopen(path, "re");
-	if (!f)
-		return false;
-	if (fgets(text, sizeof(text), f) && strstr(text, "\"mpiexec\":"))
-		sscanf(strstr(text, "\"mpiexec\":"), "\"mpiexec\":%d", &pid);
-	fclose(f);
-	return pid > 0 && (!kill(pid, 0) || errno == EPERM);
+	snprintf(path, sizeof(path), "%s/%s", dir, job);
+	return jobfiles_lives(jobfiles_pid(path, "mpiexec"));
 }
 
 /* Look through the user's jobs for the one that is meant; directories that nobody serves are of jobs that have ended.
@@ -172,6 +154,15 @@ Ms__Msg *client_ask(struct client *c, const Ms__Msg *msg, int timeout_ms)
 		if (answer || !client_again(c))
 			return answer;
 	}
+}
+
+const char *client_word(const char *tool, int argc, char **argv)
+{
+	if (argc - optind > 1) {
+		fprintf(stderr, "%s: one job at most: what is %s?\n", tool, argv[optind + 1]);
+		exit(2);
+	}
+	return optind < argc ? argv[optind] : NULL;
 }
 
 uint64_t client_move_id(void)

@@ -10,6 +10,8 @@
 
 struct client;
 
+/* The job that a tool's words name behind its options (getopt's optind), NULL: none. Exits with 2 if there is more. */
+const char *client_word(const char *tool, int argc, char **argv);
 /* job NULL: the only one that the user has. NULL with one line in why. */
 struct client *client_open(const char *job, char *why, size_t size);
 void client_close(struct client *c);

@@ -3,63 +3,29 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <limits.h>
-#include <signal.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/socket.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "jobfiles.h"
 
-static bool answers(const char *dir)
-{
-	struct sockaddr_un to = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	bool good;
-
-	good = (size_t)snprintf(to.sun_path, sizeof(to.sun_path), "%s/coord.sock", dir) < sizeof(to.sun_path) &&
-	       fd >= 0 && !connect(fd, (struct sockaddr *)&to, sizeof(to));
-	if (fd >= 0)
-		close(fd);
-	return good;
-}
-
-static bool lives(int pid)
-{
-	return pid > 0 && (!kill(pid, 0) || errno == EPERM);
-}
-
-/* Who might start another coordinator, and one that does not answer because it is ending. */
-static bool read_pids(const char *dir, int *starter, int *coordinator)
-{
-	char path[PATH_MAX];
-	json_t *job;
-	bool good;
-
-	snprintf(path, sizeof(path), "%s/job.json", dir);
-	job = json_load_file(path, 0, NULL);
-	good = job && !json_unpack(job, "{s:i, s:i}", "mpiexec", starter, "coordinator", coordinator);
-	json_decref(job);
-	return good;
-}
-
+/* Who might start another coordinator, and one that does not answer because it is ending, are looked for too. */
 static int take(const char *dir, const char *job, char *why, size_t size)
 {
-	int starter, coordinator;
+	int starter = jobfiles_pid(dir, "mpiexec"), coordinator = jobfiles_pid(dir, "coordinator");
+	int fd = jobfiles_dial(dir);
 
-	if (answers(dir)) {
+	if (fd >= 0) {
+		close(fd);
 		snprintf(why, size, "job %s of yours is running already", job);
-	} else if (!read_pids(dir, &starter, &coordinator)) {
+	} else if (!starter || !coordinator) {
 		snprintf(why, size, "job %s of yours is just starting, or was killed while it did: remove %s then", job,
 			 dir);
-	} else if (lives(starter) || lives(coordinator)) {
+	} else if (jobfiles_lives(starter) || jobfiles_lives(coordinator)) {
 		snprintf(why, size, "job %s of yours is running already (process %d), or just ending", job,
-			 lives(starter) ? starter : coordinator);
+			 jobfiles_lives(starter) ? starter : coordinator);
 	} else {
 		jobfiles_clear(dir);
 		return 0;

@@ -84,13 +84,9 @@ static void take_options(int argc, char **argv, struct wish *w)
 			exit(opt == 'h' ? 0 : 2);
 		}
 	}
-	if (argc - optind > 1) {
-		fprintf(stderr, "msrank-balance: one job at most: what is %s?\n", argv[optind + 1]);
-		exit(2);
-	}
 	if (w->limits.moves > STEPS_MAX)
 		w->limits.moves = STEPS_MAX;
-	w->job = optind < argc ? argv[optind] : NULL;
+	w->job = client_word("msrank-balance", argc, argv);
 }
 
 static void pause_ms(long ms)

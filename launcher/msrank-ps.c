@@ -211,11 +211,7 @@ int main(int argc, char **argv)
 			return opt == 'h' ? 0 : 2;
 		}
 	}
-	if (argc - optind > 1) {
-		fprintf(stderr, "msrank-ps: one job at most: what is %s?\n", argv[optind + 1]);
-		return 2;
-	}
-	c = client_open(optind < argc ? argv[optind] : NULL, why, sizeof(why));
+	c = client_open(client_word("msrank-ps", argc, argv), why, sizeof(why));
 	if (!c) {
 		fprintf(stderr, "msrank-ps: %s\n", why);
 		return 1;

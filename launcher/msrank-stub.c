@@ -65,8 +65,8 @@ struct stub {
 	uint32_t member;
 	const char *bind, *map; /* what mpiexec was told; "": nothing */
 	uint64_t ignored;       /* signals that were ignored when we started */
-	bool ended; /* the rank, or its job: only what it wrote is still to be passed on */
-	bool lost;  /* the rank, or the coordinator: the job must end */
+	bool ended;             /* the rank, or its job: only what it wrote is still to be passed on */
+	bool lost;              /* the rank, or the coordinator: the job must end */
 	bool coordinator_lost;
 	bool unwritten; /* what it wrote could not all be passed on, and that is said */
 	int status;
@@ -310,18 +310,10 @@ static void on_signal(evutil_socket_t signo, short what, void *arg)
 /* -1 with errno. */
 static int dial(const char *dir)
 {
-	struct sockaddr_un to = { .sun_family = AF_UNIX };
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd = jobfiles_dial(dir);
 
-	if ((size_t)snprintf(to.sun_path, sizeof(to.sun_path), "%s/coord.sock", dir) >= sizeof(to.sun_path))
+	if (fd < 0 && errno == ENAMETOOLONG)
 		log_die("the job directory's name is too long: %s", dir);
-	if (fd >= 0 && connect(fd, (struct sockaddr *)&to, sizeof(to))) {
-		int keep = errno;
-
-		close(fd);
-		errno = keep;
-		fd = -1;
-	}
 	return fd;
 }
 

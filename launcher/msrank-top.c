@@ -338,6 +338,7 @@ int main(int argc, char **argv)
 						 { NULL, 0, NULL, 0 } };
 	struct top t = { .mover_fd = -1 };
 	double every_s = 2;
+	const char *job;
 	char why[4096];
 	int opt;
 
@@ -347,15 +348,12 @@ int main(int argc, char **argv)
 		fputs(usage, opt == 'h' ? stdout : stderr);
 		return opt == 'h' ? 0 : 2;
 	}
-	if (argc - optind > 1) {
-		fprintf(stderr, "msrank-top: one job at most: what is %s?\n", argv[optind + 1]);
-		return 2;
-	}
+	job = client_word("msrank-top", argc, argv);
 	if (!isatty(STDIN_FILENO) || !isatty(STDOUT_FILENO)) {
 		fputs("msrank-top: needs a terminal; msrank-ps shows the same once\n", stderr);
 		return 1;
 	}
-	t.client = client_open(optind < argc ? argv[optind] : NULL, why, sizeof(why));
+	t.client = client_open(job, why, sizeof(why));
 	if (!t.client || !look(&t)) {
 		fprintf(stderr, "msrank-top: %s\n", t.client ? "the job does not answer" : why);
 		return 1;
