@@ -143,20 +143,25 @@ void leg_prepare(int fd)
 		      sizeof(one)); /* else the urgent byte is counted and never read */
 }
 
-bool leg_is_dead(int fd)
+/* Of TCP; 0: it is none. */
+static uint8_t leg_state(int fd)
 {
 	uint8_t state = 0; /* the first field of struct tcp_info */
 	socklen_t size = sizeof(state);
 
-	return !ms_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &size) && state == TCP_CLOSE;
+	return ms_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &size) ? 0 : state;
+}
+
+bool leg_is_dead(int fd)
+{
+	return leg_state(fd) == TCP_CLOSE;
 }
 
 bool leg_is_shut(int fd)
 {
-	uint8_t state = 0;
-	socklen_t size = sizeof(state);
+	uint8_t state = leg_state(fd);
 
-	return !ms_getsockopt(fd, IPPROTO_TCP, TCP_INFO, &state, &size) && !tcp_fin_received(state);
+	return state && !tcp_fin_received(state);
 }
 
 void leg_resets(int fd)

@@ -119,8 +119,7 @@ static void readable_cb(evutil_socket_t fd, short what, void *arg)
 		event_add(c->readable, NULL);
 }
 
-/* Nobody reads what the member writes: it is to get EPIPE, as it would without us. */
-static void close_out(struct pump_channel *c)
+static void close_own(struct pump_channel *c)
 {
 	if (c->readable)
 		event_free(c->readable);
@@ -185,12 +184,9 @@ void pump_destroy(struct pump *p)
 	for (unsigned i = 0; i < MS_CHANNELS; i++) {
 		struct pump_channel *c = &p->channel[i];
 
-		if (c->readable)
-			event_free(c->readable);
+		close_own(c);
 		if (c->writable)
 			event_free(c->writable);
-		if (c->own >= 0)
-			close(c->own);
 		if (c->end >= 0)
 			close(c->end);
 		if (c->tail)
@@ -261,7 +257,7 @@ void pump_ack(struct pump *p, const Ms__Ack *ack)
 	c = &p->channel[ack->channel];
 	channel_out_ack(&c->out, ack->offset);
 	if (ack->closed && !carries_in(c))
-		close_out(c);
+		close_own(c); /* nobody reads what the member writes: it is to get EPIPE, as it would without us */
 	if (p->running && c->readable && channel_out_room(&c->out) > 0)
 		event_add(c->readable, NULL);
 }
